@@ -1,0 +1,190 @@
+"""What all base algorithms share: featurizer and classifier, domain loss, evaluation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+__all__ = ["Batch", "DomainBatch", "DomainGeneralizer", "OptimizerFactory", "pool"]
+
+DomainBatch = tuple[Tensor, Tensor]
+Batch = Mapping[str, DomainBatch]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+def pool(batch: Batch) -> DomainBatch:
+    """Joins the domains' batches into one, in their order.
+
+    Args:
+        batch: Domain name to (inputs, targets).
+
+    Returns:
+        All inputs and all targets.
+    """
+    inputs, targets = zip(*batch.values(), strict=True)
+    return torch.cat(inputs), torch.cat(targets)
+
+
+class DomainGeneralizer(LightningModule, ABC):
+    """A classifier trained on several domains at once. Subclasses say what it minimizes.
+
+    An algorithm overrides :meth:`objective`. It trains on batches ``{domain: (inputs, targets)}``
+    and is evaluated on dataloaders named ``"<part>/<domain>"``, as
+    :class:`gga_lightning.data.DomainDataModule` makes them: each logs ``<part>/<domain>/acc`` and
+    ``<part>/<domain>/loss``, and each part their means over its domains, ``val/acc`` above all
+    (training-domain validation).
+
+    Attributes:
+        featurizer: From inputs to features.
+        classifier: From features to one logit a class, a linear layer.
+    """
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        optimizer: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3),
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: A module with an attribute ``out_features``, such as those in
+                :mod:`gga_lightning.backbones`.
+            num_classes: How many classes there are.
+            optimizer: Makes the optimizer from the parameters.
+
+        Raises:
+            ValueError: If the featurizer does not say how many features it gives.
+        """
+        super().__init__()
+        features = getattr(featurizer, "out_features", None)
+        if not isinstance(features, int):
+            raise ValueError(
+                "`featurizer` must have an attribute `out_features`, the length of its feature "
+                f"vector, as an integer; {type(featurizer).__name__} has {features!r}."
+            )
+        self.featurizer = featurizer
+        self.classifier = nn.Linear(features, num_classes)
+        self.num_classes = num_classes
+        self.make_optimizer = optimizer
+
+    @abstractmethod
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes what the algorithm minimizes.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            A scalar.
+        """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Computes logits.
+
+        Args:
+            inputs: Shape ``(N, ...)``.
+
+        Returns:
+            Shape ``(N, num_classes)``.
+        """
+        return self.classifier(self.featurizer(inputs))
+
+    def domain_loss(self, domain_batch: DomainBatch) -> Tensor:
+        """Computes a domain's risk, what the gradient callbacks compare between domains.
+
+        Args:
+            domain_batch: Inputs and integer targets of one domain.
+
+        Returns:
+            The mean cross-entropy, a scalar.
+        """
+        inputs, targets = domain_batch
+        return functional.cross_entropy(self(inputs), targets)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Computes and logs the objective."""
+        loss = self.objective(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=1)
+        return loss
+
+    def configure_optimizers(self) -> Optimizer:
+        """Makes the optimizer."""
+        return self.make_optimizer(self.parameters())
+
+    def on_validation_epoch_start(self) -> None:
+        """Prepares the metrics of the validation dataloaders."""
+        self._evaluation = _Evaluation("val", self.trainer.val_dataloaders, self)
+
+    def validation_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Counts one batch of one validation dataloader."""
+        self._evaluation.update(dataloader_idx, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs each dataloader's and each part's metrics."""
+        self._evaluation.log()
+
+    def on_test_epoch_start(self) -> None:
+        """Prepares the metrics of the test dataloaders."""
+        self._evaluation = _Evaluation("test", self.trainer.test_dataloaders, self)
+
+    def test_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Counts one batch of one test dataloader."""
+        self._evaluation.update(dataloader_idx, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs each dataloader's and each part's metrics."""
+        self._evaluation.log()
+
+
+class _Evaluation:
+    """One pass over the evaluation dataloaders: accuracy and mean loss of each, by its name."""
+
+    def __init__(self, stage: str, dataloaders: Any, module: DomainGeneralizer) -> None:
+        self._module = module
+        self._metrics = {
+            name: (
+                MulticlassAccuracy(module.num_classes, average="micro").to(module.device),
+                MeanMetric().to(module.device),
+            )
+            for name in _names(stage, dataloaders)
+        }
+
+    def update(self, index: int, batch: DomainBatch) -> None:
+        inputs, targets = batch
+        logits = self._module(inputs)
+        accuracy, loss = list(self._metrics.values())[index]
+        accuracy.update(logits, targets)
+        loss.update(functional.cross_entropy(logits, targets), weight=len(targets))
+
+    def log(self) -> None:
+        values: dict[str, Tensor] = {}
+        parts: dict[str, list[Tensor]] = {}
+        for name, (accuracy, loss) in self._metrics.items():
+            for kind, metric in (("acc", accuracy), ("loss", loss)):
+                values[f"{name}/{kind}"] = value = metric.compute()
+                part = name.partition("/")[0]
+                parts.setdefault(f"{part}/{kind}", []).append(value)
+        values |= {name: torch.stack(found).mean() for name, found in parts.items()}
+        for name, value in values.items():
+            shown = name in ("val/acc", "test/acc")
+            # equal on all ranks already; sync_dist is for Lightning's peace of mind
+            self._module.log(name, value, prog_bar=shown, sync_dist=True, batch_size=1)
+
+
+def _names(stage: str, dataloaders: Any) -> list[str]:
+    """The dataloaders' names as ``<part>/<domain>``, or by their place where they have none."""
+    if isinstance(dataloaders, Mapping):
+        return [name if "/" in name else f"{stage}/{name}" for name in dataloaders]
+    if isinstance(dataloaders, list | tuple):
+        return [f"{stage}/{index}" for index in range(len(dataloaders))]
+    return [f"{stage}/all"]

@@ -1,0 +1,200 @@
+"""Featurizers: modules from inputs to a feature vector, with ``out_features`` saying its length.
+
+Each is made from the shape of one input, so that a configuration names the backbone only.
+"""
+
+import os
+from collections.abc import Sequence
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+__all__ = ["MLP", "MNISTCNN", "TorchvisionFeaturizer"]
+
+
+class MLP(nn.Sequential):
+    """A multilayer perceptron on flattened inputs, ReLU after every layer.
+
+    Attributes:
+        out_features: Length of the feature vector, the last entry of ``widths``.
+    """
+
+    def __init__(self, input_shape: Sequence[int], widths: Sequence[int] = (32,)) -> None:
+        """Builds the layers.
+
+        Args:
+            input_shape: Shape of one input, of any number of dimensions.
+            widths: Width of each layer; at least one.
+
+        Raises:
+            ValueError: If ``widths`` is empty.
+        """
+        if not widths:
+            raise ValueError("`widths` must hold at least one layer's width, got none.")
+        layers: list[nn.Module] = [nn.Flatten()]
+        size = int(torch.Size(input_shape).numel())
+        for width in widths:
+            layers += [nn.Linear(size, width), nn.ReLU()]
+            size = width
+        super().__init__(*layers)
+        self.out_features = size
+
+
+class MNISTCNN(nn.Sequential):
+    """The reference suite's small convolutional network for MNIST-sized images.
+
+    Four 3x3 convolutions (64, 128 with stride 2, 128, 128), each with ReLU and then GroupNorm
+    of 8 groups, and the mean over positions. The architecture is DomainBed's ``MNIST_CNN``.
+
+    Attributes:
+        out_features: 128.
+    """
+
+    out_features = 128
+
+    def __init__(self, input_shape: Sequence[int]) -> None:
+        """Builds the layers.
+
+        Args:
+            input_shape: Shape of one image, ``(channels, height, width)``.
+        """
+        channels = _channels(input_shape)
+        layers: list[nn.Module] = []
+        for width, stride in ((64, 1), (128, 2), (128, 1), (128, 1)):
+            layers += [
+                nn.Conv2d(channels, width, kernel_size=3, stride=stride, padding=1),
+                nn.ReLU(),
+                nn.GroupNorm(8, width),
+            ]
+            channels = width
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class TorchvisionFeaturizer(nn.Module):
+    """A torchvision classification network without its last linear layer.
+
+    Attributes:
+        out_features: Length of the feature vector.
+        freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
+            training too; their weights and biases are trained all the same.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_shape: Sequence[int] = (3, 224, 224),
+        *,
+        weights: str | None = None,
+        freeze_batchnorm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            name: A classification model of torchvision, such as ``"resnet50"``.
+            input_shape: Shape of one image, ``(channels, height, width)``. For another number of
+                channels than 3 the first convolution is replaced; pretrained filters are then
+                repeated over the channels.
+            weights: A name of torchvision's (``"IMAGENET1K_V1"``), a file with a state dict of
+                the whole network, or None for random weights.
+            freeze_batchnorm: See the attribute.
+            dropout: Probability of dropping a feature, in [0, 1).
+
+        Raises:
+            ValueError: If torchvision has no such model or weights, or ``dropout`` is out of
+                range.
+        """
+        super().__init__()
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
+        self.network = _build(name, weights)
+        _adapt_channels(self.network, _channels(input_shape))
+        self.out_features = _behead(self.network)
+        self.dropout = nn.Dropout(dropout)
+        self.freeze_batchnorm = freeze_batchnorm
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Computes features.
+
+        Args:
+            inputs: Images, shape ``(N, channels, height, width)``.
+
+        Returns:
+            Features, shape ``(N, out_features)``.
+        """
+        return self.dropout(self.network(inputs))
+
+    def train(self, mode: bool = True) -> "TorchvisionFeaturizer":
+        """Sets training or evaluation mode, leaving frozen BatchNorm layers in evaluation mode.
+
+        Args:
+            mode: Whether to train.
+
+        Returns:
+            Itself.
+        """
+        super().train(mode)
+        if self.freeze_batchnorm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+                    module.eval()
+        return self
+
+
+def _channels(input_shape: Sequence[int]) -> int:
+    if len(input_shape) != 3:
+        raise ValueError(
+            "`input_shape` must be that of an image, (channels, height, width), got "
+            f"{tuple(input_shape)}. For other inputs take MLP."
+        )
+    return input_shape[0]
+
+
+def _build(name: str, weights: str | None) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ValueError(f"`name` must be one of torchvision's {known}, got {name!r}.")
+    if weights is None or not os.path.isfile(weights):
+        try:
+            return torchvision.models.get_model(name, weights=weights)
+        except KeyError as error:
+            names = [entry.name for entry in torchvision.models.get_model_weights(name)]
+            raise ValueError(
+                f"`weights` must be one of {names}, an existing file or None, got {weights!r}."
+            ) from error
+    network = torchvision.models.get_model(name, weights=None)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network
+
+
+def _adapt_channels(network: nn.Module, channels: int) -> None:
+    """Makes the first convolution take another number of channels than 3."""
+    if channels == 3:
+        return
+    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        kernel_size=old.kernel_size,  # type: ignore[arg-type]
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    with torch.no_grad():
+        new.weight.copy_(old.weight[:, [channel % 3 for channel in range(channels)]])
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+    _replace(network, name, new)
+
+
+def _behead(network: nn.Module) -> int:
+    """Takes off the last linear layer and returns how many features it took."""
+    name, head = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+    _replace(network, name, nn.Identity())
+    return head.in_features
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, module)

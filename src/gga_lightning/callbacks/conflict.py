@@ -1,0 +1,123 @@
+"""Watches how far the domains' gradients agree during training."""
+
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
+from gga_lightning.gradients import conflict_summary
+from gga_lightning.probing import DomainLoss, Split
+
+__all__ = ["ConflictRecord", "GradientConflictMonitor"]
+
+
+class ConflictRecord(NamedTuple):
+    """The domains' agreement at one step.
+
+    Attributes:
+        step: The optimizer step.
+        domains: The D domains' names.
+        cosines: Their gradients' cosine matrix, shape ``(D, D)``, float64, on the CPU.
+    """
+
+    step: int
+    domains: tuple[str, ...]
+    cosines: Tensor
+
+
+class GradientConflictMonitor(DomainGradientCallback):
+    """Logs the cosine similarities between the domains' gradients; changes nothing.
+
+    Before every n-th optimizer step it computes each domain's gradient on the step's batch, in
+    the trainer's precision, and logs ``conflict/min``, ``conflict/mean``, ``conflict/share`` (of
+    the pairs with a negative cosine) and, pair by pair, ``conflict/<a>-<b>``. All of it is kept
+    in :attr:`records`, which checkpoints hold too, and can be drawn with
+    :func:`gga_lightning.plots.plot_cosines`.
+
+    Example::
+
+        monitor = GradientConflictMonitor(every_n_steps=50)
+        Trainer(callbacks=[monitor]).fit(module, data)
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        *,
+        domain_loss: DomainLoss | None = None,
+        split: Split | None = None,
+        parameters: ParameterChoice | None = None,
+    ) -> None:
+        """Sets the monitor.
+
+        Args:
+            every_n_steps: Look before every so many optimizer steps, the first included.
+            domain_loss: How to compute a domain's loss. See :class:`GradientGuidedAnnealing` for
+                this and the next.
+            split: How to find the domains in a batch.
+            parameters: Which parameters' gradients are compared; default all trainable ones.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        super().__init__(parameters=parameters, domain_loss=domain_loss, split=split)
+        check_integer("every_n_steps", every_n_steps, 1)
+        self.every_n_steps = every_n_steps
+        self.records: list[ConflictRecord] = []
+        self._last_step = -1
+
+    @property
+    def state_key(self) -> str:
+        """Tells two monitors apart in a checkpoint."""
+        choice = {"every_n_steps": self.every_n_steps, "parameters": str(self.parameters)}
+        return f"{type(self).__qualname__}{choice}"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called when fit begins: checks the combination, forgets an earlier training."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.records = [r for r in self.records if r.step < trainer.global_step]
+            self._last_step = self.records[-1].step if self.records else -1
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch begins: looks, if it is time to."""
+        step = trainer.global_step
+        if step == self._last_step or step % self.every_n_steps:
+            self.try_once(trainer, pl_module, batch, batch_idx)
+            return
+        self._last_step = step
+        self._tried = True
+        with self.open(trainer, pl_module, batch, batch_idx) as opened:
+            if opened is None:
+                return
+            cosines = opened.evaluate().cosines.cpu()
+        self.records.append(ConflictRecord(step, opened.domains, cosines))
+        if not trainer.barebones:
+            self._log(pl_module, opened.domains, cosines)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called when a checkpoint is saved."""
+        return {
+            "last_step": self._last_step,
+            "records": [(r.step, r.domains, r.cosines.tolist()) for r in self.records],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called when a checkpoint is loaded."""
+        self._last_step = state_dict["last_step"]
+        self.records = [
+            ConflictRecord(step, tuple(domains), torch.tensor(cosines, dtype=torch.float64))
+            for step, domains, cosines in state_dict["records"]
+        ]
+
+    def _log(self, pl_module: LightningModule, domains: tuple[str, ...], cosines: Tensor) -> None:
+        for name, value in conflict_summary(cosines)._asdict().items():
+            pl_module.log(f"conflict/{name}", value, batch_size=1)
+        for i, first in enumerate(domains):
+            for j in range(i + 1, len(domains)):
+                name = f"conflict/{first}-{domains[j]}"
+                pl_module.log(name, float(cosines[i, j]), batch_size=1)

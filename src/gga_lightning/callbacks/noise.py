@@ -1,0 +1,186 @@
+"""GGA-L, the cheap sibling of Gradient-Guided Annealing, as a callback."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+
+from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
+from gga_lightning.gradients import conflict_summary
+from gga_lightning.probing import DomainLoss, Split
+
+__all__ = ["GradientGuidedNoise"]
+
+
+class GradientGuidedNoise(DomainGradientCallback):
+    """Adds noise to every gradient step, the more the domains' gradients disagree (GGA-L).
+
+    At each step of the window the callback computes the domains' gradients on the step's batch
+    and their mean pairwise cosine similarity, and adds ``gamma * (1 - mean cosine)`` times
+    standard normal noise to the gradient, after accumulation, averaging over processes and
+    unscaling, and before gradient clipping, which thus bounds the noise too.
+
+    It costs one more set of domain gradients a step, in the trainer's precision. With gradient
+    accumulation the cosine is that of a step's first batch.
+
+    Adaptive optimizers divide by the size of past gradients: under Adam the noise dominates the
+    coordinates whose gradient is far below it. Weights under a noise of constant scale
+    (``modulation="constant"``) are the control that tells whether the conflict matters.
+
+    The defaults are those of the paper's code. Its Algorithm 2 draws from U(0, 1) instead
+    (``distribution="uniform"``), whose mean of 1/2 makes every coordinate drift, and its formula
+    for the mean counts each pair of domains twice; we count it once, as the code does.
+
+    Logged at each step: ``gga_l/alpha`` (the noise's scale), ``gga_l/mean_cosine``.
+
+    Source: Ballas & Diou, CVPR 2025, arXiv 2502.20162, Algorithm 2 (GGA-L).
+
+    Example::
+
+        trainer = Trainer(callbacks=[GradientGuidedNoise(gamma=1e-3)])
+    """
+
+    def __init__(
+        self,
+        gamma: float = 1e-3,
+        *,
+        distribution: Literal["normal", "uniform"] = "normal",
+        modulation: Literal["conflict", "constant", "agreement"] = "conflict",
+        start_step: int = 0,
+        end_step: int | None = None,
+        parameters: ParameterChoice | None = None,
+        domain_loss: DomainLoss | None = None,
+        split: Split | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Sets the noise.
+
+        Args:
+            gamma: The noise's scale, before the modulation; not negative. In units of a
+                gradient's coordinate.
+            distribution: N(0, 1) or U(0, 1), before the scale.
+            modulation: What the scale is multiplied by: ``"conflict"`` 1 - mean cosine, in
+                [0, 2]; ``"constant"`` 1 and ``"agreement"`` 1 + mean cosine are the controls.
+            start_step: The first optimizer step with noise, counted from 0.
+            end_step: The step before which the noise ends; None for the whole training.
+            parameters: Which parameters' gradients get noise; default all trainable ones. See
+                :class:`GradientGuidedAnnealing` for this and the next two.
+            domain_loss: How to compute a domain's loss.
+            split: How to find the domains in a batch.
+            seed: Seed of the noise, which is a function of it and the step. Must be the same on
+                all ranks.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        super().__init__(parameters=parameters, domain_loss=domain_loss, split=split)
+        if not (math.isfinite(gamma) and gamma >= 0):
+            raise ValueError(f"`gamma` must be finite and not negative, got {gamma}.")
+        if distribution not in ("normal", "uniform"):
+            raise ValueError(f"`distribution` must be 'normal' or 'uniform', got {distribution!r}.")
+        if modulation not in ("conflict", "constant", "agreement"):
+            raise ValueError(
+                f"`modulation` must be 'conflict', 'constant' or 'agreement', got {modulation!r}."
+            )
+        check_integer("start_step", start_step, 0)
+        if end_step is not None:
+            check_integer("end_step", end_step, 0)
+            if end_step <= start_step:
+                raise ValueError(
+                    f"`end_step` must be greater than `start_step` ({start_step}) or None, "
+                    f"got {end_step}."
+                )
+        self.gamma = gamma
+        self.distribution = distribution
+        self.modulation = modulation
+        self.start_step = start_step
+        self.end_step = end_step
+        self.seed = seed
+        self._last_step = -1
+        self._alpha = 0.0
+        self._noise = Generator()
+
+    @property
+    def state_key(self) -> str:
+        """Tells two of these apart in a checkpoint."""
+        window = {"start_step": self.start_step, "end_step": self.end_step}
+        return f"{type(self).__qualname__}{window}"
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch begins: sets the scale of this step's noise."""
+        step = trainer.global_step
+        if step == self._last_step:  # a further batch of the same step
+            return
+        self._last_step = step
+        self._alpha = 0.0
+        if step < self.start_step:
+            self.try_once(trainer, pl_module, batch, batch_idx)
+        elif self.end_step is None or step < self.end_step:
+            self._tried = True
+            self._measure(trainer, pl_module, batch, batch_idx)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Called before an optimizer steps: adds the noise to its parameters' gradients."""
+        if self._alpha == 0.0:
+            return
+        mine = {id(param) for group in optimizer.param_groups for param in group["params"]}
+        scale = self._alpha * _held_back_scale(trainer, optimizer)
+        for param in self.chosen(pl_module):
+            if id(param) in mine and param.grad is not None:
+                if param.grad.is_sparse:
+                    raise MisconfigurationException(
+                        "GradientGuidedNoise cannot add noise to sparse gradients. Leave such "
+                        "parameters out with `parameters=`, or make them dense."
+                    )
+                param.grad.add_(self._draw(param.grad), alpha=scale)
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        with self.open(trainer, pl_module, batch, batch_idx) as opened:
+            if opened is None:
+                return
+            mean = conflict_summary(opened.evaluate().cosines).mean
+        if math.isnan(mean):
+            self._warn_once(
+                "not finite",
+                f"{type(self).__name__}: a domain's gradient is not finite at step "
+                f"{trainer.global_step} (or `training_step` returned None); such steps get no "
+                "noise.",
+            )
+            return
+        self._alpha = (
+            self.gamma
+            * {
+                "conflict": 1.0 - mean,
+                "constant": 1.0,
+                "agreement": 1.0 + mean,
+            }[self.modulation]
+        )
+        step, device = trainer.global_step, pl_module.device
+        self._noise = self.generator(self.seed, step, device)
+        if not trainer.barebones:
+            pl_module.log("gga_l/alpha", self._alpha, batch_size=1)
+            pl_module.log("gga_l/mean_cosine", mean, batch_size=1)
+
+    def _draw(self, like: Tensor) -> Tensor:
+        noise = torch.empty_like(like)
+        if self.distribution == "normal":
+            return noise.normal_(generator=self._noise)
+        return noise.uniform_(generator=self._noise)
+
+
+def _held_back_scale(trainer: Trainer, optimizer: Optimizer) -> float:
+    """The loss scale still in the gradients: fused optimizers undo it in their own step."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return 1.0
+    return scaler.get_scale()

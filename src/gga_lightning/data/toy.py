@@ -1,0 +1,54 @@
+"""Two classes in the plane, each domain shifted along the axis that says nothing of the class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+__all__ = ["Toy"]
+
+
+class Toy:
+    """Three domains of points in the plane.
+
+    The first coordinate tells the class, N(-0.6, 0.3) or N(0.6, 0.3) (mean, standard deviation);
+    the second the domain, N(mu, 0.2) with mu 0 in ``centre``, ``gap`` in ``right`` and ``-gap``
+    in ``left``. The setting is that of the GGA paper's Figure 1.
+
+    Attributes:
+        name: ``"toy"``.
+        domains: Domain name to its points: inputs of shape ``(2,)``, targets 0 or 1.
+        num_classes: 2.
+        input_shape: ``(2,)``.
+    """
+
+    name = "toy"
+    num_classes = 2
+    input_shape = (2,)
+
+    def __init__(
+        self, gap: float = 2.0, *, points: Sequence[int] = (250, 250, 1250), seed: int = 0
+    ) -> None:
+        """Draws the points.
+
+        Args:
+            gap: Distance between the domains' means.
+            points: How many points the three domains have; the last, held out by default, has
+                the most, for a steadier test.
+            seed: Seed of the draws.
+
+        Raises:
+            ValueError: If ``points`` are not three positive numbers.
+        """
+        if len(points) != 3 or min(points) < 1:
+            raise ValueError(f"`points` must be three positive numbers, got {list(points)}.")
+        random = np.random.default_rng(seed)
+        shifts = {"centre": 0.0, "right": gap, "left": -gap}
+        self.domains: dict[str, TensorDataset] = {}
+        for (name, shift), count in zip(shifts.items(), points, strict=True):
+            targets = random.integers(0, 2, count)
+            first = random.normal(np.where(targets == 1, 0.6, -0.6), 0.3)
+            second = random.normal(shift, 0.2, count)
+            inputs = np.stack([first, second], axis=1).astype(np.float32)
+            self.domains[name] = TensorDataset(torch.from_numpy(inputs), torch.from_numpy(targets))

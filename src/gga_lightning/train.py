@@ -1,0 +1,249 @@
+"""``gga-train``: trains an algorithm with one domain held out, from a Hydra configuration."""
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import lightning.pytorch as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from gga_lightning.algorithms import DomainGeneralizer
+from gga_lightning.callbacks import GradientConflictMonitor, GradientGuidedAnnealing
+from gga_lightning.data import DomainDataModule
+from gga_lightning.plots import plot_cosines
+from gga_lightning.selection import Evaluation, EvaluationHistory, select
+
+__all__ = ["config_directory", "main", "train"]
+
+# What makes a run the run it is; where it logs and what it shows does not.
+_IDENTITY = ("data", "backbone", "algorithm", "annealing", "trainer", "seed")
+
+
+def config_directory() -> str:
+    """Finds the Hydra groups: inside an installed package, or at the top of a checkout.
+
+    Returns:
+        An absolute path.
+    """
+    here = Path(__file__).resolve()
+    shipped = here.parent / "conf"
+    return str(shipped if shipped.is_dir() else here.parents[2] / "conf")
+
+
+def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
+    """Runs one training and leaves its results in a folder.
+
+    Args:
+        config: The composed configuration.
+        folder: The run folder, which exists.
+        names: The chosen option of each configuration group, for the result.
+
+    Returns:
+        What ``result.json`` holds.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    data: DomainDataModule = instantiate(config.data)
+    featurizer = instantiate(config.backbone, input_shape=data.input_shape)
+    module: DomainGeneralizer = instantiate(
+        config.algorithm, featurizer=featurizer, num_classes=data.num_classes
+    )
+    history = EvaluationHistory()
+    callbacks: list[pl.Callback] = [*_instances(config.callbacks), history]
+    if "_target_" in config.annealing:
+        callbacks.append(instantiate(config.annealing))
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=_instances(config.logger),
+        default_root_dir=str(folder),
+    )
+    began = time.monotonic()
+    trainer.fit(module, datamodule=data)
+    searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
+    result = {
+        "data": data.name,
+        "test_domain": ",".join(data.test_domains),
+        "source_domains": data.source_domains,
+        "algorithm": names.get("algorithm", ""),
+        "annealing": names.get("annealing", ""),
+        "backbone": names.get("backbone", ""),
+        "seed": config.seed,
+        "steps": trainer.global_step,
+        "selections": {
+            rule: _selection(evaluation) for rule, evaluation in select(history.evaluations).items()
+        },
+        "search": _search_summary(searches[0]) if searches else None,
+        "seconds": time.monotonic() - began,
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("gga-lightning", "torch", "lightning")
+        },
+        "config_hash": _identity(config),
+    }
+    if trainer.is_global_zero:
+        _draw_cosines(callbacks, folder)
+        _write(result, folder / "result.json")
+    return result
+
+
+def _instances(group: DictConfig) -> list[Any]:
+    return [instantiate(entry) for entry in group.values()]
+
+
+def _selection(evaluation: Evaluation) -> dict[str, float]:
+    return {
+        "step": evaluation.step,
+        "val_acc": evaluation.val_acc,
+        "test_acc": evaluation.test_acc,
+    }
+
+
+def _search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
+    records = search.records
+    return {
+        "steps": len(records),
+        "candidates": sum(record.candidates for record in records),
+        "accepted": sum(record.accepted for record in records),
+        "mean_gain": math.fsum(r.gain for r in records) / len(records) if records else None,
+        "mean_transfer": None,
+        "seconds": math.fsum(record.seconds for record in records),
+    }
+
+
+def _identity(config: DictConfig) -> str:
+    parts = {
+        name: OmegaConf.to_container(config[name], resolve=True)
+        if OmegaConf.is_config(config[name])
+        else config[name]
+        for name in _IDENTITY
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
+    """Saves the pairwise cosines over the steps, where a monitor watched them."""
+    monitors = [found for found in callbacks if isinstance(found, GradientConflictMonitor)]
+    searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
+    if not monitors or not monitors[0].records:
+        return
+    domains = monitors[0].records[-1].domains
+    records = [record for record in monitors[0].records if record.domains == domains]
+    window = (searches[0].start_step, searches[0].end_step) if searches else None
+    plot_cosines(
+        [record.step for record in records],
+        [record.cosines.numpy() for record in records],
+        domains,
+        window=window,
+    ).savefig(folder / "cosines.png", dpi=150)
+
+
+def _write(result: dict[str, Any], path: Path) -> None:
+    """Writes the whole file or none of it."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+@rank_zero_only
+def _show(result: dict[str, Any], folder: Path) -> None:
+    """Prints the result as a small table."""
+    title = f"{result['data']}, {result['test_domain']!r} held out: {result['algorithm']}"
+    title += "" if result["annealing"] == "none" else f" with {result['annealing']}"
+    table = Table("model selection", "step", "source accuracy", "held-out accuracy", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for rule, chosen in result["selections"].items():
+        table.add_row(
+            rule.replace("_", " ").replace("training domain", "training-domain"),
+            str(chosen["step"]),
+            f"{chosen['val_acc']:.1%}",
+            f"{chosen['test_acc']:.1%}",
+        )
+    console = Console()
+    console.print(table)
+    search = result["search"]
+    if search is not None and search["steps"]:
+        console.print(
+            f"Search: {search['steps']} steps, {search['accepted']} of {search['candidates']} "
+            f"candidates accepted, mean gain in cosine {search['mean_gain']:+.5f}, "
+            f"{search['seconds']:.0f} of {result['seconds']:.0f} s.",
+            highlight=False,
+        )
+    console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _quieten() -> None:
+    """Keeps back what a user of ``gga-train`` can do nothing about."""
+    warnings.filterwarnings("ignore", "Experiment logs directory")  # Hydra's files are in there
+    warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch
+    rank_zero = logging.getLogger("lightning.fabric.utilities.rank_zero")
+    rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
+
+
+@hydra.main(version_base="1.3", config_path=config_directory(), config_name="train")
+def _job(config: DictConfig) -> float:
+    _quieten()
+    runtime = HydraConfig.get().runtime
+    folder = Path(runtime.output_dir)
+    result = train(config, folder, cast(Mapping[str, str], runtime.choices))
+    _show(result, folder)
+    return result["selections"]["training_domain_validation"]["val_acc"]
+
+
+def main() -> None:
+    """Runs ``gga-train``: errors end it in one line, or whole with ``HYDRA_FULL_ERROR=1``."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        _job()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    try:
+        _job()
+    except Exception as error:
+        print(f"gga-train: {_explain(error)}", file=sys.stderr)
+        print("(HYDRA_FULL_ERROR=1 shows where it comes from)", file=sys.stderr)
+        sys.exit(1)
+
+
+def _explain(error: Exception) -> str:
+    """An error in one line that says what to do."""
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        return _explain_key(error, cause)
+    if isinstance(error, InstantiationException) and cause is not None:
+        error = cast(Exception, cause)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _explain_key(error: Exception, cause: OmegaConfBaseException) -> str:
+    """What a misspelt setting could have been."""
+    parent, key = cause.parent_node, str(cause.key)
+    if not isinstance(parent, DictConfig):
+        return " ".join(f"{error} {cause}".split())
+    valid = [str(name) for name in parent if not str(name).startswith("_")]
+    close = difflib.get_close_matches(key, valid, n=1)
+    guess = f" Did you mean `{close[0]}`?" if close else ""
+    where = str(cause.full_key).removesuffix(key).rstrip(".") or "the top level"
+    return f"there is no setting `{cause.full_key}`.{guess} Valid at {where}: {', '.join(valid)}."
+
+
+if __name__ == "__main__":
+    main()
