@@ -92,10 +92,10 @@ class DomainGradientCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins, with the strategy set up: checks that there are parameters."""
-        self.chosen(pl_module)
+        self._chosen(pl_module)
         self._tried = False
 
-    def chosen(self, pl_module: LightningModule) -> list[nn.Parameter]:
+    def _chosen(self, pl_module: LightningModule) -> list[nn.Parameter]:
         """Finds the trainable parameters that ``parameters`` selects.
 
         Args:
@@ -127,7 +127,7 @@ class DomainGradientCallback(Callback):
         return [param for _, param in named]
 
     @contextlib.contextmanager
-    def open(
+    def _open(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> Generator[Probe | None, None, None]:
         """Opens a batch for evaluation with respect to all trainable parameters.
@@ -183,7 +183,7 @@ class DomainGradientCallback(Callback):
             return not synced
         return True
 
-    def try_once(
+    def _try_once(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Evaluates the first batch of a fit, so that what is wrong is said at once.
@@ -200,7 +200,7 @@ class DomainGradientCallback(Callback):
         """
         if not self._tried:
             self._tried = True
-            with self.open(trainer, pl_module, batch, batch_idx) as opened:
+            with self._open(trainer, pl_module, batch, batch_idx) as opened:
                 if opened is not None:
                     opened.evaluate()
 
@@ -209,7 +209,27 @@ class DomainGradientCallback(Callback):
             self._warned.add(kind)
             rank_zero_warn(message)
 
-    def say(self, trainer: Trainer, message: str) -> None:
+    def _report(
+        self, trainer: Trainer, pl_module: LightningModule, values: dict[str, float]
+    ) -> None:
+        """Logs values of this step, once, to every logger and to ``callback_metrics``.
+
+        Not by ``pl_module.log`` alone: what is logged so on some steps only, Lightning repeats on
+        every later step of the epoch, and leaves out where ``log_every_n_steps`` does not fall.
+
+        Args:
+            trainer: The trainer.
+            pl_module: Its module.
+            values: Name to value; equal on all ranks.
+        """
+        if trainer.barebones:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+        for name, value in values.items():
+            pl_module.log(name, value, logger=False, batch_size=1)
+
+    def _say(self, trainer: Trainer, message: str) -> None:
         """Prints a line on the main process, above the progress bar if there is one.
 
         Args:
@@ -223,7 +243,7 @@ class DomainGradientCallback(Callback):
         else:
             rank_zero_info(message)
 
-    def generator(
+    def _generator(
         self, seed: int, step: int, device: torch.device | str = "cpu"
     ) -> torch.Generator:
         """Makes the source of a step's noise, a function of the class, the seed and the step.

@@ -204,7 +204,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins: checks the parameters to move."""
         super().on_fit_start(trainer, pl_module)
-        chosen = self.chosen(pl_module)
+        chosen = self._chosen(pl_module)
         if not all(param.is_floating_point() for param in chosen):
             raise MisconfigurationException(
                 f"{type(self).__name__} moves real parameters, but `parameters="
@@ -249,7 +249,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             self._last_step = step
             self._search(trainer, pl_module, batch, batch_idx)
             return
-        self.try_once(trainer, pl_module, batch, batch_idx)
+        self._try_once(trainer, pl_module, batch, batch_idx)
         if step >= self.end_step:
             self._sum_up(trainer)
 
@@ -283,8 +283,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     ) -> None:
         step, began = trainer.global_step, time.monotonic()
         self._tried = True
-        params = self.chosen(pl_module)
-        with self.open(trainer, pl_module, batch, batch_idx) as opened:
+        params = self._chosen(pl_module)
+        with self._open(trainer, pl_module, batch, batch_idx) as opened:
             if opened is None:
                 self._skipped += 1
                 return
@@ -297,7 +297,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                     num_candidates=self.num_candidates,
                     objective=self.objective,
                     acceptance=self.acceptance,
-                    generator=self.generator(self.seed, step),
+                    generator=self._generator(self.seed, step),
                     on_candidate=self._progress.update,
                 )
         if not result.start.finite:
@@ -338,17 +338,16 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             seconds=seconds,
         )
         self.records.append(record)
-        if not trainer.barebones:
-            for name, value in record._asdict().items():
-                if name not in ("step", "candidates"):
-                    pl_module.log(f"gga/{name}", float(value), batch_size=1)
+        values = record._asdict()
+        del values["step"], values["candidates"]
+        self._report(trainer, pl_module, {f"gga/{name}": v for name, v in values.items()})
 
     def _enter(self, trainer: Trainer, opened: Probe, params: list[nn.Parameter]) -> None:
         if self._entered:
             return
         self._entered, self._summed_up = True, False
         moved = sum(param.numel() for param in params)
-        self.say(
+        self._say(
             trainer,
             f"GGA: searching steps {trainer.global_step} to {self.end_step - 1} for agreement of "
             f"{len(opened.domains)} domains ({', '.join(opened.domains)}; by {opened.source}), "
@@ -361,7 +360,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._summed_up = True
         skipped = f"; {self._skipped} steps could not be searched" if self._skipped else ""
         if not self.records:
-            self.say(trainer, f"GGA: searched no step{skipped}.")
+            self._say(trainer, f"GGA: searched no step{skipped}.")
             return
         count = len(self.records)
         before = math.fsum(record.min_cosine_start for record in self.records) / count
@@ -369,7 +368,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         tried = sum(record.candidates for record in self.records)
         accepted = sum(record.accepted for record in self.records)
         seconds = math.fsum(record.seconds for record in self.records)
-        self.say(
+        self._say(
             trainer,
             f"GGA: searched {count} steps in {seconds:.1f} s{skipped}; min cosine "
             f"{before:+.4f} -> {after:+.4f} (gain {after - before:+.5f}, mean over the steps), "

@@ -1,5 +1,6 @@
 """Watches how far the domains' gradients agree during training."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -87,17 +88,19 @@ class GradientConflictMonitor(DomainGradientCallback):
         """Called when a training batch begins: looks, if it is time to."""
         step = trainer.global_step
         if step == self._last_step or step % self.every_n_steps:
-            self.try_once(trainer, pl_module, batch, batch_idx)
+            self._try_once(trainer, pl_module, batch, batch_idx)
             return
         self._last_step = step
         self._tried = True
-        with self.open(trainer, pl_module, batch, batch_idx) as opened:
+        with self._open(trainer, pl_module, batch, batch_idx) as opened:
             if opened is None:
                 return
             cosines = opened.evaluate().cosines.cpu()
         self.records.append(ConflictRecord(step, opened.domains, cosines))
-        if not trainer.barebones:
-            self._log(pl_module, opened.domains, cosines)
+        values = {f"conflict/{k}": v for k, v in conflict_summary(cosines)._asdict().items()}
+        for i, j in itertools.combinations(range(len(cosines)), 2):
+            values[f"conflict/{opened.domains[i]}-{opened.domains[j]}"] = float(cosines[i, j])
+        self._report(trainer, pl_module, values)
 
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""
@@ -113,11 +116,3 @@ class GradientConflictMonitor(DomainGradientCallback):
             ConflictRecord(step, tuple(domains), torch.tensor(cosines, dtype=torch.float64))
             for step, domains, cosines in state_dict["records"]
         ]
-
-    def _log(self, pl_module: LightningModule, domains: tuple[str, ...], cosines: Tensor) -> None:
-        for name, value in conflict_summary(cosines)._asdict().items():
-            pl_module.log(f"conflict/{name}", value, batch_size=1)
-        for i, first in enumerate(domains):
-            for j in range(i + 1, len(domains)):
-                name = f"conflict/{first}-{domains[j]}"
-                pl_module.log(name, float(cosines[i, j]), batch_size=1)

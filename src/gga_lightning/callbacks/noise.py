@@ -120,7 +120,7 @@ class GradientGuidedNoise(DomainGradientCallback):
         self._last_step = step
         self._alpha = 0.0
         if step < self.start_step:
-            self.try_once(trainer, pl_module, batch, batch_idx)
+            self._try_once(trainer, pl_module, batch, batch_idx)
         elif self.end_step is None or step < self.end_step:
             self._tried = True
             self._measure(trainer, pl_module, batch, batch_idx)
@@ -133,7 +133,7 @@ class GradientGuidedNoise(DomainGradientCallback):
             return
         mine = {id(param) for group in optimizer.param_groups for param in group["params"]}
         scale = self._alpha * _held_back_scale(trainer, optimizer)
-        for param in self.chosen(pl_module):
+        for param in self._chosen(pl_module):
             if id(param) in mine and param.grad is not None:
                 if param.grad.is_sparse:
                     raise MisconfigurationException(
@@ -145,7 +145,7 @@ class GradientGuidedNoise(DomainGradientCallback):
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        with self.open(trainer, pl_module, batch, batch_idx) as opened:
+        with self._open(trainer, pl_module, batch, batch_idx) as opened:
             if opened is None:
                 return
             mean = conflict_summary(opened.evaluate().cosines).mean
@@ -166,10 +166,9 @@ class GradientGuidedNoise(DomainGradientCallback):
             }[self.modulation]
         )
         step, device = trainer.global_step, pl_module.device
-        self._noise = self.generator(self.seed, step, device)
-        if not trainer.barebones:
-            pl_module.log("gga_l/alpha", self._alpha, batch_size=1)
-            pl_module.log("gga_l/mean_cosine", mean, batch_size=1)
+        self._noise = self._generator(self.seed, step, device)
+        values = {"gga_l/alpha": self._alpha, "gga_l/mean_cosine": mean}
+        self._report(trainer, pl_module, values)
 
     def _draw(self, like: Tensor) -> Tensor:
         noise = torch.empty_like(like)

@@ -1,0 +1,563 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from gga_lightning import (
+    Ball,
+    GradientConflictMonitor,
+    GradientGuidedAnnealing,
+    GradientGuidedNoise,
+    Greedy,
+    Walk,
+)
+from tests.helpers import Classifier, combined_loader, copies, domain_data, same, trainer
+
+
+def search(start=2, end=5, **settings):
+    settings = {"proposal": Walk(0.01), "num_candidates": 20, **settings}
+    return GradientGuidedAnnealing(start, end, **settings)
+
+
+class Moved(Callback):
+    """Which steps moved the parameters before the training step, seen from outside.
+
+    Callbacks run in their order, so one before and one after the search frame it.
+    """
+
+    def __init__(self):
+        self.steps, self.before = [], None
+
+    def first(self):
+        outer = self
+
+        class First(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                outer.before = copies(pl_module)
+
+        return First()
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if not same(self.before, copies(pl_module)):
+            self.steps.append((trainer.global_step, batch_idx))
+
+
+def run(*callbacks, module=None, loader=None, **settings):
+    fit = trainer(*callbacks, **settings)
+    fit.fit(module or Classifier(), loader or combined_loader())
+    return fit
+
+
+class TestSearches:
+    def test_only_in_its_window(self):
+        moved, gga = Moved(), search()
+        run(moved.first(), gga, moved)
+        assert [step for step, _ in moved.steps] == [2, 3, 4]
+        assert [record.step for record in gga.records] == [2, 3, 4]
+        assert all(record.gain > 0 and record.accepted > 0 for record in gga.records)
+
+    def test_every_n_steps(self):
+        gga = search(1, 6, every_n_steps=2)
+        run(gga)
+        assert [record.step for record in gga.records] == [1, 3, 5]
+
+    def test_own_schedule(self):
+        class Odd(GradientGuidedAnnealing):
+            def should_search(self, step):
+                return step % 2 == 1
+
+        gga = Odd(proposal=Walk(0.01), num_candidates=2)
+        run(gga)
+        assert [record.step for record in gga.records] == [1, 3, 5]
+
+    def test_once_a_step_under_accumulation(self):
+        moved, gga = Moved(), search(1, 3)
+        run(moved.first(), gga, moved, accumulate_grad_batches=2, max_steps=3)
+        assert moved.steps == [(1, 2), (2, 4)]
+        assert [record.step for record in gga.records] == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("parameters", "expected"),
+        [
+            (None, {"featurizer"}),
+            ("head", {"head"}),
+            (r".*weight", {"featurizer", "head"}),
+            (lambda name, param: param.ndim == 2 and "head" in name, {"head"}),
+        ],
+    )
+    def test_moves_the_chosen_parameters(self, parameters, expected):
+        module, before = Classifier(), {}
+
+        class Frame(Callback):
+            def __init__(self, after):
+                self.after = after
+
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                named = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+                if self.after and trainer.global_step == 2:
+                    moved = {n for n, p in named.items() if not torch.equal(p, before[n])}
+                    assert {name.split(".")[0] for name in moved} == expected
+                before.update(named)
+
+        gga = search(2, 3, parameters=parameters, proposal=Ball(0.1), num_candidates=60)
+        run(Frame(False), gga, Frame(True), module=module)
+
+    def test_frozen_parameters_stay(self):
+        module = Classifier()
+        module.featurizer[0].weight.requires_grad_(False)
+        weight = module.featurizer[0].weight.clone()
+        run(search(), module=module)
+        assert torch.equal(module.featurizer[0].weight, weight)
+
+    def test_all_parameters_where_there_is_no_featurizer(self):
+        module = Classifier()
+        module.body, module.featurizer = module.featurizer, None
+        module.forward = lambda inputs: module.head(module.body(inputs))
+        gga = search()
+        assert gga._chosen(module) == list(module.parameters())
+
+    def test_records_agree_with_an_evaluation_from_outside(self):
+        class Check(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                if trainer.global_step == 2:
+                    with gga._open(trainer, pl_module, batch, batch_idx) as opened:
+                        cosines = opened.evaluate().cosines
+                    lowest = min(cosines[0, 1], cosines[0, 2], cosines[1, 2])
+                    assert lowest.item() == pytest.approx(gga.records[0].min_cosine_end, abs=1e-9)
+
+        gga = search(2, 3)
+        run(gga, Check())
+
+    def test_linear_schedule_shrinks_the_radius(self):
+        gga = search(10, 14, radius_schedule="linear")
+        radii = [gga._proposal_at(step).radius for step in range(10, 14)]
+        assert radii == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+
+    def test_radius_zero_with_dropout_gains_nothing(self):
+        gga = search(proposal=Walk(0.0))
+        run(gga)
+        assert [(r.gain, r.accepted) for r in gga.records] == [(0.0, 0)] * 3
+
+    def test_redrawn_dropout_is_luck(self):
+        gga = search(proposal=Walk(0.0), fixed_dropout=False)
+        run(gga)
+        assert sum(record.gain for record in gga.records) > 0
+
+    def test_noise_depends_on_the_seed_and_the_step_alone(self):
+        ends = []
+        for seed, noise in ((0, 1), (0, 2), (1, 1)):
+            torch.manual_seed(0)
+            module = Classifier()
+            gga = search(seed=seed)
+            torch.manual_seed(0)
+
+            class Disturb(Callback):
+                def on_train_batch_start(self, *args, noise=noise):
+                    random.seed(noise)
+                    np.random.seed(noise)
+
+            run(Disturb(), gga, module=module)
+            ends.append(copies(module))
+        assert same(ends[0], ends[1])
+        assert not same(ends[0], ends[2])
+
+    def test_a_second_fit_starts_afresh(self):
+        gga = search()
+        run(gga)
+        first = list(gga.records)
+        torch.manual_seed(0)
+        run(gga)
+        assert len(gga.records) == len(first)
+
+
+class Spoiled(Callback):
+    """Random state at the end of training, and every metric on the way."""
+
+    def __init__(self):
+        self.metrics, self.randomness = [], None
+
+    def on_train_batch_end(self, trainer, *_):
+        self.metrics.append(
+            {k: v.clone() for k, v in trainer.callback_metrics.items() if "/" not in k}
+        )
+
+    def on_train_end(self, trainer, pl_module):
+        self.randomness = (
+            torch.get_rng_state(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+        )
+
+
+NO_OPS = {
+    "search": lambda: search(0, 6, proposal=Walk(0.5), acceptance=lambda *_: False),
+    "redrawn": lambda: search(0, 7, acceptance=lambda *_: False, fixed_dropout=False),
+    "noise": lambda: GradientGuidedNoise(gamma=0.0),
+    "monitor": lambda: GradientConflictMonitor(every_n_steps=1),
+    "rehearsal": lambda: search(100, 101),
+}
+
+
+def outcome(callbacks, folder, backend=None, **settings):
+    """All that a training leaves, with everything about it fixed but the callbacks."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    torch._dynamo.reset()
+    module, spoiled = Classifier(), Spoiled()
+    target = torch.compile(module, backend=backend) if backend else module
+    logger = CSVLogger(folder, name=str(len(callbacks)))
+    fit = trainer(*callbacks, spoiled, logger=logger, log_every_n_steps=1, **settings)
+    fit.fit(target, combined_loader())
+    return {
+        "state": dict(module.state_dict()),
+        "optimizer": fit.optimizers[0].state_dict(),
+        "metrics": spoiled.metrics,
+        "random": spoiled.randomness,
+        "calls": (module.calls, len(module.outputs)),
+        "rows": _rows(folder / str(len(callbacks)) / "version_0/metrics.csv"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*ends before the window")
+class TestACallbackThatChangesNothingIsNoCallback:
+    @pytest.mark.parametrize("make", NO_OPS.values(), ids=NO_OPS)
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"precision": "bf16-mixed"},
+            {"accumulate_grad_batches": 2},
+            {"gradient_clip_val": 0.1},
+        ],
+        ids=["float32", "bf16", "accumulate", "clip"],
+    )
+    def test_eager(self, make, settings, tmp_path):
+        plain = outcome([], tmp_path, **settings)
+        ours = outcome([make()], tmp_path, **settings)
+        for part, value in plain.items():
+            assert same(value, ours[part]), part
+
+    @pytest.mark.parametrize(
+        "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+    )
+    @pytest.mark.filterwarnings("ignore")  # compiling Lightning's log warns a lot
+    def test_compiled(self, backend, tmp_path):
+        outcome([], tmp_path / "eager")  # torchmetrics looks for packages once, outside the compiler
+        plain = outcome([], tmp_path, backend)
+        ours = outcome([make() for make in NO_OPS.values()], tmp_path, backend)
+        for part, value in plain.items():
+            assert same(value, ours[part]), part
+
+
+def _rows(path):
+    """The logged rows without our own columns and rows."""
+    header, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    keep = [i for i, name in enumerate(header) if "/" not in name]
+    values = [[row[i] for i in keep] for row in rows]
+    names = [header[i] for i in keep]
+    step = names.index("step")
+    filled = [row for row in values if any(v for i, v in enumerate(row) if i != step)]
+    return [dict(zip(names, row, strict=True)) for row in filled]
+
+
+class TestLogs:
+    def test_values(self, tmp_path):
+        gga = search()
+        run(gga, logger=CSVLogger(tmp_path), log_every_n_steps=1)
+        lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
+        header = lines[0].split(",")
+        names = ["accepted", "gain", "loss_change", "min_cosine_end", "min_cosine_start", "seconds"]
+        assert [name for name in header if "/" in name] == [f"gga/{name}" for name in names]
+        gains = [line.split(",")[header.index("gga/gain")] for line in lines[1:]]
+        logged = [float(value) for value in gains if value]
+        assert logged == pytest.approx([record.gain for record in gga.records], rel=1e-5)
+
+    def test_barebones_trainer(self):
+        gga = search()
+        trainer_settings = {"barebones": True, "logger": None, "enable_checkpointing": None}
+        with pytest.warns(UserWarning) as caught:
+            run(gga, enable_progress_bar=None, enable_model_summary=None, **trainer_settings)
+        assert not any("gga" in str(warning.message) for warning in caught)
+        assert len(gga.records) == 3
+
+
+class TestTerminal:
+    LINES = (
+        "GGA: searching steps 2 to 4 for agreement of 3 domains (art, photo, sketch; by the "
+        "batch's keys), 20 candidates a step, moving 176 parameters.",
+        "GGA: searched 3 steps in ",
+    )
+
+    @pytest.mark.parametrize("bar", ["tqdm", "rich"])
+    def test_two_lines_above_the_bar(self, bar, capsys):
+        from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+
+        kinds = {"tqdm": TQDMProgressBar, "rich": RichProgressBar}
+        run(search(), kinds[bar](), enable_progress_bar=True)
+        output = " ".join(capsys.readouterr().out.split())
+        for line in self.LINES:
+            assert output.count(line) == 1
+
+    def test_two_lines_without_a_bar(self, caplog):
+        run(search())
+        lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("GGA")]
+        assert [line.startswith(start) for line, start in zip(lines, self.LINES, strict=True)]
+
+    def test_closing_line_says_what_happened(self, caplog):
+        gga = search()
+        run(gga)
+        line = next(r.getMessage() for r in caplog.records if "searched" in r.getMessage())
+        accepted = sum(record.accepted for record in gga.records)
+        assert f"{accepted} of 60 candidates accepted ({accepted / 60:.1%})" in line
+        gain = sum(record.min_cosine_end - record.min_cosine_start for record in gga.records) / 3
+        assert f"(gain {gain:+.5f}, mean over the steps)" in line
+
+    def test_closing_line_when_training_ends_in_the_window(self, caplog):
+        run(search(2, 100))
+        assert sum("GGA: searched 4 steps" in r.getMessage() for r in caplog.records) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+class TestResume:
+    @pytest.mark.parametrize("accumulate", [1, 2])
+    def test_at_an_epochs_end_inside_the_window(self, tmp_path, accumulate):
+        def module():
+            torch.manual_seed(0)
+            made = Classifier()
+            made.featurizer[3] = nn.Identity()  # Lightning keeps no random state for dropout
+            return made
+
+        settings = {"accumulate_grad_batches": accumulate, "enable_checkpointing": True}
+        straight, ours = module(), [search(2, 10, seed=4), search(2, 10, seed=4)]
+        whole = {"max_steps": -1, "max_epochs": 3, "accumulate_grad_batches": accumulate}
+        run(ours[0], module=straight, **whole)
+        saved = ModelCheckpoint(tmp_path, save_last=True)
+        run(search(2, 10, seed=4), saved, module=module(), max_steps=-1, max_epochs=1, **settings)
+        resumed = module()
+        settings = {"max_steps": -1, "max_epochs": 3, **settings}
+        fit = trainer(ours[1], ModelCheckpoint(tmp_path, save_last=True), **settings)
+        fit.fit(resumed, combined_loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+        assert same(dict(straight.state_dict()), dict(resumed.state_dict()))
+        assert [r[:-1] for r in ours[0].records] == [r[:-1] for r in ours[1].records]
+
+    def test_two_searches_in_one_trainer(self, tmp_path):
+        saved = ModelCheckpoint(tmp_path, save_last=True)
+        run(search(0, 2), search(3, 4), saved, max_steps=4, enable_checkpointing=True)
+        keys = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
+        assert sum(key.startswith("GradientGuidedAnnealing") for key in keys) == 2
+
+
+class TestWarnings:
+    def test_window_out_of_reach(self):
+        with pytest.warns(UserWarning, match="training ends before the window.*`start_step=50`"):
+            run(search(50, 60))
+
+    @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+    def test_window_passed(self, tmp_path):
+        saved = ModelCheckpoint(tmp_path, save_last=True)
+        run(search(1, 2), saved, enable_checkpointing=True)
+        saved = ModelCheckpoint(tmp_path, save_last=True)
+        fit = trainer(search(1, 2), saved, max_steps=8, enable_checkpointing=True)
+        with pytest.warns(UserWarning, match="goes on at step 6, after the window .steps 1 to 1"):
+            fit.fit(Classifier(), combined_loader(), ckpt_path=tmp_path / "last.ckpt")
+
+    def test_half_precision_parameters(self):
+        with pytest.warns(UserWarning, match="the parameters are torch.bfloat16"):
+            run(search(), precision="bf16-true")
+
+    @pytest.mark.parametrize(
+        ("sizes", "found"),
+        [((8, 0), "only 'a'"), ((8,), "only 'a'"), ((0, 0), "none with samples")],
+    )
+    def test_too_few_domains(self, sizes, found, caplog):
+        class Split(Classifier):
+            def training_step(self, batch, batch_idx):
+                inputs, targets = batch
+                return nn.functional.cross_entropy(self(inputs), targets)
+
+        def split(batch):
+            return {
+                name: tuple(part[:size] for part in batch)
+                for name, size in zip("ab", sizes, strict=False)
+            }
+
+        gga, module = search(split=split), Split()
+        torch.manual_seed(0)
+        reference = Split()
+        module.load_state_dict(reference.state_dict())
+        data = torch.utils.data.TensorDataset(*domain_data()["art"])
+        loader = torch.utils.data.DataLoader(data, batch_size=8)
+        torch.manual_seed(1)
+        run(module=reference, loader=loader)
+        torch.manual_seed(1)
+        with pytest.warns(UserWarning, match=rf"fewer than two domains \({found}") as caught:
+            run(gga, module=module, loader=loader)
+        assert sum("fewer than two" in str(w.message) for w in caught) == 1
+        assert gga.records == []
+        assert same(dict(module.state_dict()), dict(reference.state_dict()))
+        assert any("searched no step; 3 steps could not" in r.getMessage() for r in caplog.records)
+
+    def test_loss_that_is_not_finite(self):
+        class Breaks(Classifier):
+            def training_step(self, batch, batch_idx):
+                loss = super().training_step(batch, batch_idx)
+                return loss * float("nan") if "art" in batch and len(batch) == 1 else loss
+
+        gga = search()
+        with pytest.warns(UserWarning, match="the loss or a gradient is not finite at step 2"):
+            run(gga, module=Breaks())
+        assert gga.records == []
+
+    @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+    def test_training_step_that_returns_none(self):
+        class Skips(Classifier):
+            def training_step(self, batch, batch_idx):
+                return super().training_step(batch, batch_idx) if len(batch) > 1 else None
+
+        gga = search()
+        with pytest.warns(UserWarning, match="or `training_step` returned None"):
+            run(gga, module=Skips())
+        assert gga.records == []
+
+
+class TestErrors:
+    """Nothing is left changed by them, and they come before any training."""
+
+    def refused(self, message, *callbacks, module=None, loader=None, **settings):
+        module = module or Classifier()
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        with pytest.raises(MisconfigurationException, match=message):
+            run(*(callbacks or [search(3, 4)]), module=module, loader=loader, **settings)
+        assert same(before, dict(module.state_dict()))
+        assert "log" not in vars(module)
+
+    def test_batch_without_domains(self):
+        class Pairs(Classifier):
+            def training_step(self, batch, batch_idx):
+                return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        data = torch.utils.data.TensorDataset(*domain_data()["art"])
+        loader = torch.utils.data.DataLoader(data, batch_size=8)
+        self.refused(
+            r"Found no domains in the batch, a list .*`split=", module=Pairs(), loader=loader
+        )
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (torch.ones(2, requires_grad=True), r"must return a scalar .* got shape \[2\]"),
+            (torch.tensor(1.0), "got one without a graph, on domain 'art'"),
+            ("loss", "got str"),
+        ],
+    )
+    def test_loss_that_is_none(self, value, message):
+        self.refused(f"`domain_loss=` .*{message}", search(3, 4, domain_loss=lambda *_: value))
+
+    def test_manual_optimization_without_a_domain_loss(self):
+        module = Classifier()
+        module.automatic_optimization = False
+        self.refused("cannot call `Classifier.training_step`.*Give `domain_loss=`", module=module)
+
+    @pytest.mark.filterwarnings("ignore:You are using the `dataloader_iter` step flavor")
+    def test_dataloader_iter(self):
+        class Iterates(Classifier):
+            def training_step(self, dataloader_iter):
+                raise AssertionError
+
+        self.refused(r"`training_step\(dataloader_iter\)`", module=Iterates())
+
+    @pytest.mark.parametrize("parameters", ["backbone", lambda name, param: False])
+    def test_no_parameter_chosen(self, parameters):
+        self.refused(
+            "selects none of the module's 6 trainable parameters, such as 'featurizer.0.weight'",
+            search(3, 4, parameters=parameters),
+        )
+
+    def test_complex_parameters(self):
+        module = Classifier()
+        module.featurizer.register_parameter("phase", nn.Parameter(torch.zeros(2) * 1j))
+        self.refused("moves real parameters", module=module)
+
+    def test_sharding_strategy(self):
+        from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+
+        class DeepSpeedStrategy(DDPStrategy):
+            pass
+
+        for strategy in (FSDPStrategy, DeepSpeedStrategy):
+            fit = trainer()
+            fit.strategy.__class__ = strategy
+            with pytest.raises(MisconfigurationException, match=f"DDP, got {strategy.__name__}"):
+                search().setup(fit, Classifier(), "fit")
+
+    def test_other_stages_are_none_of_its_business(self):
+        module = Classifier()
+        module.automatic_optimization = False
+        search().setup(trainer(), module, "test")
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_in_the_middle_of_a_search(self, error):
+        class Fails(Classifier):
+            countdown = [40]  # noqa: RUF012 - outlives what a probe puts back
+
+            def training_step(self, batch, batch_idx):
+                self.countdown[0] -= 1
+                if self.countdown[0] == 0:
+                    raise error("in the middle")
+                return super().training_step(batch, batch_idx)
+
+        module = Fails()
+        gga, before = search(2, 5, proposal=Ball(0.01), num_candidates=1000), {}
+
+        class Frame(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                before.update({k: v.clone() for k, v in pl_module.state_dict().items()})
+                before["calls"] = pl_module.calls
+
+        with pytest.raises(SystemExit if error is KeyboardInterrupt else error):
+            run(Frame(), gga, module=module)
+        after = dict(module.state_dict())
+        moved = [(after[name] - before[name]).abs().max() for name in after]
+        assert 0 < max(moved) <= 0.01 * 1.0001  # at the best accepted point so far
+        buffers = {name for name, _ in module.named_buffers()}
+        assert all(torch.equal(after[name], before[name]) for name in buffers)
+        assert module.calls == before["calls"]
+        assert "log" not in vars(module)
+
+
+class TestWrongArguments:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"start_step": -1}, "`start_step` must be an integer of at least 0, got -1"),
+            ({"start_step": 1.5}, "`start_step` must be an integer of at least 0, got 1.5"),
+            ({"end_step": 100}, r"`end_step` must be greater than `start_step` \(100\), got 100"),
+            ({"num_candidates": 0}, "`num_candidates` must be an integer of at least 1, got 0"),
+            ({"every_n_steps": 0}, "`every_n_steps` must be an integer of at least 1, got 0"),
+            ({"objective": "max"}, "`objective` must be 'min' or 'mean', got 'max'"),
+            ({"radius_schedule": "cosine"}, "`radius_schedule` must be .* got 'cosine'"),
+            ({"proposal": 1e-5}, r"`proposal` must be a Proposal, such as Walk\(1e-5\), got 1e-05"),
+            ({"acceptance": "greedy"}, r"`acceptance` must be .* Greedy\(0.1\), got 'greedy'"),
+            ({"parameters": "feat("}, r"`parameters` must be a regular expression .* 'feat\('"),
+            ({"parameters": 3}, "`parameters` must be a regular expression .* got 3"),
+            ({"domain_loss": "ce"}, "`domain_loss` must be a callable .* got 'ce'"),
+            ({"split": 1.0}, "`split` must be a key or index .* got 1.0"),
+        ],
+    )
+    def test_are_refused_at_once(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            GradientGuidedAnnealing(**settings)
+
+    def test_defaults_are_the_papers(self):
+        gga = GradientGuidedAnnealing()
+        assert (gga.start_step, gga.end_step, gga.num_candidates) == (100, 201, 250)
+        assert gga.proposal == Walk(1e-5)
+        assert gga.acceptance == Greedy(0.1, "best")
+        assert [gga.should_search(step) for step in (99, 100, 200, 201)] == [0, 1, 1, 0]

@@ -1,0 +1,274 @@
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from gga_lightning.probing import LossSource, probe
+from tests.helpers import Classifier, combined_loader, domain_batch, trainer
+
+
+class Look(Callback):
+    """Opens the first batch and keeps what it is asked to find there."""
+
+    def __init__(self, look, **settings):
+        self.look, self.settings, self.found = look, settings, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        params = list(pl_module.parameters())
+        with probe(trainer, pl_module, batch, batch_idx, params, **self.settings) as opened:
+            self.found.append(self.look(opened, pl_module, batch))
+
+
+def look(function, module=None, loader=None, precision="32-true", **settings):
+    seen = Look(function, **settings)
+    fit = trainer(seen, max_steps=1, precision=precision)
+    fit.fit(module or Plain(), loader or combined_loader())
+    return seen.found[0]
+
+
+class Plain(LightningModule):
+    """Without anything random, so that losses can be computed again."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+
+    def training_step(self, batch, batch_idx):
+        losses = [functional.cross_entropy(self.net(x), y) for x, y in batch.values()]
+        return {"loss": torch.stack(losses).mean(), "extra": 1}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class TestEvaluation:
+    def test_losses_and_gradients(self):
+        def check(opened, module, batch):
+            evaluation = opened.evaluate()
+            for index, (x, y) in enumerate(batch.values()):
+                loss = functional.cross_entropy(module.net(x), y)
+                torch.testing.assert_close(evaluation.losses[index], loss.detach())
+                gradient = torch.autograd.grad(loss, list(module.parameters()))
+                torch.testing.assert_close(evaluation.gradients[index], gradient)
+            assert all(param.grad is None for param in module.parameters())
+            return opened.domains
+
+        assert look(check) == ("art", "photo", "sketch")
+
+    def test_loss_is_that_of_the_joined_batch(self):
+        class Pairs(Plain):
+            def training_step(self, batch, batch_idx):
+                inputs, targets = batch
+                return functional.cross_entropy(self.net(inputs), targets)
+
+        def split(batch):
+            inputs, targets = (part.split([3, 8, 5]) for part in batch)
+            return dict(zip("abc", zip(inputs, targets, strict=True), strict=True))
+
+        def check(opened, module, batch):
+            loss, cosines = opened()
+            torch.testing.assert_close(loss, module.training_step(batch, 0).detach())
+            assert cosines.shape == (3, 3)
+
+        data = TensorDataset(torch.randn(16, 8), torch.randint(3, (16,)))
+        look(check, Pairs(), DataLoader(data, batch_size=16), split=split)
+
+    def test_dropout_masks_are_the_same_unless_redrawn(self):
+        def twice(opened, module, batch):
+            return [opened.evaluate().losses for _ in range(2)]
+
+        assert torch.equal(*look(twice, Classifier()))
+        assert not torch.equal(*look(twice, Classifier(), redraw_randomness=True))
+
+    def test_none_of_training_step_is_nan(self):
+        class Skips(Plain):
+            def training_step(self, batch, batch_idx):
+                return None if "photo" in batch else super().training_step(batch, batch_idx)
+
+        def check(opened, module, batch):
+            evaluation = opened.evaluate()
+            assert evaluation.losses.isnan().tolist() == [False, True, False]
+            assert evaluation.cosines[1].tolist() == [0.0, 0.0, 0.0]
+            assert math.isnan(opened()[0])
+
+        with pytest.warns(UserWarning, match="returned `None`"):
+            look(check, Skips())
+
+
+class TestPrecision:
+    @staticmethod
+    def dtypes(opened, module, batch):
+        seen = []
+        handle = module.net[0].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+        opened.evaluate()
+        handle.remove()
+        return set(seen)
+
+    def test_trainers(self):
+        assert look(self.dtypes, precision="bf16-mixed") == {torch.bfloat16}
+        assert look(self.dtypes, precision="32-true") == {torch.float32}
+
+    def test_full(self):
+        assert look(self.dtypes, precision="bf16-mixed", full_precision=True) == {torch.float32}
+
+    def test_full_is_the_same_under_any_trainer(self):
+        def values(opened, module, batch):
+            evaluation = opened.evaluate()
+            return evaluation.loss, evaluation.cosines
+
+        found = []
+        for precision in ("bf16-mixed", "32-true"):
+            torch.manual_seed(0)
+            found.append(look(values, Plain(), precision=precision, full_precision=True))
+        assert torch.equal(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])
+
+    def test_reduced_float32_products_are_turned_off_and_back(self):
+        operation = torch.backends.mkldnn.matmul
+        before = operation.fp32_precision
+
+        def during(opened, module, batch):
+            return operation.fp32_precision
+
+        operation.fp32_precision = "bf16"
+        try:
+            assert look(during, full_precision=True) == "ieee"
+            assert look(during) == "bf16"
+            assert operation.fp32_precision == "bf16"
+        finally:
+            operation.fp32_precision = before
+
+    def test_loss_scale_cancels(self):
+        class Scaled(Look):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                trainer.precision_plugin.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+                super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+                trainer.precision_plugin.scaler = None
+
+        def values(opened, module, batch):
+            return opened.evaluate().gradients
+
+        torch.manual_seed(0)
+        plain = look(values, Plain())
+        torch.manual_seed(0)
+        scaled = Scaled(values)
+        trainer(scaled, max_steps=1).fit(Plain(), combined_loader())
+        torch.testing.assert_close(scaled.found[0], plain)
+
+
+class TestNothingIsLeftBehind:
+    def test_logs_prints_and_loggers(self, tmp_path, capsys):
+        class Loud(Classifier):
+            def training_step(self, batch, batch_idx):
+                self.print("a line")
+                self.log_dict({"x": 1.0})
+                self.logger.experiment.log_metrics({"direct": 1.0})
+                self.logger.log_metrics({"again": 1.0})
+                return super().training_step(batch, batch_idx)
+
+        def evaluate(opened, module, batch):
+            logger = module.logger
+            opened.evaluate()
+            return logger, dict(module.trainer.callback_metrics)
+
+        logger = CSVLogger(tmp_path)
+        seen = Look(evaluate)
+        module = Loud()
+        trainer(seen, max_steps=1, logger=logger, log_every_n_steps=1).fit(
+            module, combined_loader()
+        )
+        during, metrics = seen.found[0]
+        assert during is not logger
+        assert metrics == {}
+        assert capsys.readouterr().out == "a line\n"
+        assert "log" not in vars(module)
+        rows = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
+        assert sum("1.0" in row for row in rows[1:]) == 3  # direct, again, and Lightning's own
+
+    def test_no_logger_stays_none(self):
+        assert look(lambda opened, module, batch: module.logger) is None
+
+    def test_after_an_error_in_the_body(self):
+        class Fails(Look):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                before = torch.get_rng_state()
+                with pytest.raises(ZeroDivisionError):
+                    super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+                assert torch.equal(torch.get_rng_state(), before)
+                assert pl_module.calls == 0
+                assert pl_module.accuracy.update_count == 0
+                assert "log" not in vars(pl_module)
+
+        def fail(opened, module, batch):
+            opened.evaluate()
+            return 1 / 0
+
+        trainer(Fails(fail), max_steps=1).fit(Classifier(), combined_loader())
+
+
+class TestLossSource:
+    def test_order(self):
+        class WithMethod(Plain):
+            def domain_loss(self, domain_batch):
+                return torch.tensor(1.0, requires_grad=True)
+
+        given = LossSource(WithMethod(), lambda module, part: torch.tensor(2.0, requires_grad=True))
+        method, step = LossSource(WithMethod(), None), LossSource(Plain(), None)
+        assert (given.name, method.name, step.name) == (
+            "`domain_loss=`",
+            "`WithMethod.domain_loss`",
+            "`Plain.training_step`",
+        )
+        assert [given(None, 0, "a").item(), method(None, 0, "a").item()] == [2.0, 1.0]
+        assert [given.takes_step, method.takes_step, step.takes_step] == [False, False, True]
+
+    def test_training_step_without_index(self):
+        class Short(Plain):
+            def training_step(self, batch):
+                return super().training_step(batch, 0)
+
+        assert LossSource(Short(), None)(domain_batch(), 0, "a").ndim == 0
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            (3.0, "must return a scalar tensor, got float"),
+            (torch.ones(4, requires_grad=True), r"must return a scalar .*, got shape \[4\]"),
+            (
+                torch.tensor(1.0),
+                "must return a loss that depends on the parameters, got one without a graph",
+            ),
+            (None, "must return a scalar tensor, got NoneType"),
+        ],
+    )
+    def test_refused(self, value, problem):
+        source = LossSource(Plain(), lambda module, part: value)
+        with pytest.raises(MisconfigurationException, match=f"`domain_loss=` {problem}"):
+            source(None, 0, "art")
+
+    def test_one_element_is_a_scalar(self):
+        source = LossSource(Plain(), lambda module, part: torch.ones(1, 1, requires_grad=True))
+        assert source(None, 0, "art").shape == ()
+
+
+def test_parameters_changed_in_place_are_refused():
+    class Moves(Plain):
+        def training_step(self, batch, batch_idx):
+            with torch.no_grad():
+                self.net[0].weight.clamp_(-1, 1)
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(MisconfigurationException, match="changes its parameters in place"):
+        look(lambda opened, module, batch: opened.evaluate(), Moves())
+
+
+def test_no_domains():
+    with pytest.raises(MisconfigurationException, match="Found no domains in the batch, a list"):
+        data = TensorDataset(torch.randn(4, 8), torch.zeros(4))
+        look(lambda *_: None, loader=DataLoader(data, batch_size=4))
