@@ -173,6 +173,8 @@ class Probe:
         self._shares = [here.get(name, 0) / totals[i] for i, name in enumerate(self.domains)]
         self._loss = loss
         self._params = list(params)
+        # one type for losses and gradients, equal on all ranks, and in at least float32
+        self._dtype = torch.promote_types(self._params[0].dtype, torch.float32)
         self._rewind = rewind
         self._reduce = reduce
         self._loss_scale = loss_scale
@@ -221,11 +223,11 @@ class Probe:
 
     def _one_domain(self, name: str, share: float) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The domain's loss (this rank's share of it) and its gradient over all ranks."""
-        param = self._params[0]
+        dtype, device = self._dtype, self._params[0].device
         loss = self._loss(name) if share else None
         if loss is None:
             gradient = tuple(torch.zeros_like(param) for param in self._params)
-            value = torch.full((), torch.nan if share else 0.0, device=param.device)
+            value = torch.full((), torch.nan if share else 0.0, dtype=dtype, device=device)
         else:
             gradient = torch.autograd.grad(
                 loss * self._loss_scale if self._loss_scale != 1.0 else loss,
@@ -233,21 +235,20 @@ class Probe:
                 allow_unused=True,
                 materialize_grads=True,
             )
-            value = loss.detach()
-        value = value.to(torch.promote_types(value.dtype, torch.float32))
+            value = loss.detach().to(dtype)
         if self._reduce is not None:
-            flat = torch.cat([g.to(value.dtype).flatten() for g in gradient])
-            flat = self._reduce(flat * share)
-            gradient = tuple(
-                part.view(param.shape)
-                for part, param in zip(
-                    flat.split([p.numel() for p in self._params]), self._params, strict=True
-                )
-            )
             value = value * share
+            gradient = self._reduced(gradient, share)
         if self._loss_scale != 1.0:
             gradient = tuple(g / self._loss_scale for g in gradient)
         return value, gradient
+
+    def _reduced(self, gradient: Sequence[Tensor], share: float) -> tuple[Tensor, ...]:
+        """The gradient of the domain's risk over all ranks, in one collective."""
+        assert self._reduce is not None
+        flat = torch.cat([g.to(self._dtype).flatten() for g in gradient])
+        parts = self._reduce(flat * share).split([g.numel() for g in gradient])
+        return tuple(part.view(g.shape) for part, g in zip(parts, gradient, strict=True))
 
 
 @contextlib.contextmanager

@@ -33,6 +33,8 @@ from gga_lightning.selection import Evaluation, EvaluationHistory, select
 
 __all__ = ["config_directory", "main", "train"]
 
+RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
+
 # What makes a run the run it is; where it logs and what it shows does not.
 _IDENTITY = ("data", "backbone", "algorithm", "annealing", "trainer", "seed")
 
@@ -194,8 +196,7 @@ def _quieten() -> None:
     """Keeps back what a user of ``gga-train`` can do nothing about."""
     warnings.filterwarnings("ignore", "Experiment logs directory")  # Hydra's files are in there
     warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch
-    rank_zero = logging.getLogger("lightning.fabric.utilities.rank_zero")
-    rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
+    logging.getLogger(RANK_ZERO_LOGGER).addFilter(lambda record: "Tip:" not in record.getMessage())
 
 
 @hydra.main(version_base="1.3", config_path=config_directory(), config_name="train")

@@ -249,7 +249,9 @@ class TestACallbackThatChangesNothingIsNoCallback:
     )
     @pytest.mark.filterwarnings("ignore")  # compiling Lightning's log warns a lot
     def test_compiled(self, backend, tmp_path):
-        outcome([], tmp_path / "eager")  # torchmetrics looks for packages once, outside the compiler
+        outcome(
+            [], tmp_path / "eager"
+        )  # torchmetrics looks for packages once, outside the compiler
         plain = outcome([], tmp_path, backend)
         ours = outcome([make() for make in NO_OPS.values()], tmp_path, backend)
         for part, value in plain.items():

@@ -126,11 +126,15 @@ class DomainGradientCallback(Callback):
         """The parameters chosen where the user chose none."""
         return [param for _, param in named]
 
+    def _compared(self, pl_module: LightningModule) -> list[nn.Parameter]:
+        """The parameters whose gradients are compared between domains."""
+        return [param for param in pl_module.parameters() if param.requires_grad]
+
     @contextlib.contextmanager
     def _open(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> Generator[Probe | None, None, None]:
-        """Opens a batch for evaluation with respect to all trainable parameters.
+        """Opens a batch for evaluation.
 
         Args:
             trainer: The trainer.
@@ -146,7 +150,7 @@ class DomainGradientCallback(Callback):
             pl_module,
             batch,
             batch_idx,
-            [param for param in pl_module.parameters() if param.requires_grad],
+            self._compared(pl_module),
             domain_loss=self.domain_loss,
             split=self.split,
             full_precision=self.full_precision,

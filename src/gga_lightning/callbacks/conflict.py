@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
 from gga_lightning.gradients import conflict_summary
@@ -101,6 +101,9 @@ class GradientConflictMonitor(DomainGradientCallback):
         for i, j in itertools.combinations(range(len(cosines)), 2):
             values[f"conflict/{opened.domains[i]}-{opened.domains[j]}"] = float(cosines[i, j])
         self._report(trainer, pl_module, values)
+
+    def _compared(self, pl_module: LightningModule) -> list[nn.Parameter]:
+        return self._chosen(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""

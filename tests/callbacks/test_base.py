@@ -1,0 +1,28 @@
+"""What the callbacks share and no real trainer on a CPU can show."""
+
+import warnings
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from gga_lightning import GradientConflictMonitor
+from tests.helpers import Classifier
+
+LACKING = SimpleNamespace(domains=("a", "b"), missing={1: ["b"]}, source="the batch's keys")
+
+
+def test_domain_missing_on_a_rank_is_no_obstacle():
+    monitor = GradientConflictMonitor()
+    with pytest.warns(UserWarning, match="rank 1 has no sample of 'b' .* other ranks alone there"):
+        assert monitor._usable(Classifier(), LACKING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert monitor._usable(Classifier(), LACKING)  # said once
+
+
+def test_but_for_synchronized_batchnorm_which_would_wait_for_that_rank():
+    module = Classifier()
+    module.featurizer[1] = nn.SyncBatchNorm(16)
+    with pytest.warns(UserWarning, match="trained on as usual, since SyncBatchNorm needs every"):
+        assert not GradientConflictMonitor()._usable(module, LACKING)

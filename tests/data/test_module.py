@@ -1,0 +1,163 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from gga_lightning.data import Digits, DomainDataModule
+from gga_lightning.data.module import split_indices
+from tests.helpers import Classifier, trainer
+
+
+class Numbered:
+    """Domains whose samples are numbers, so that each can be told apart."""
+
+    name, num_classes, input_shape = "numbered", 3, (1,)
+
+    def __init__(self, sizes=(50, 40, 30)):
+        self.domains = {
+            name: TensorDataset(
+                torch.arange(size).float()[:, None] + 1000 * index, torch.arange(size) % 3
+            )
+            for index, (name, size) in enumerate(zip("abc", sizes, strict=True))
+        }
+
+
+def numbers(loader):
+    return [int(x) for inputs, _ in loader for x in inputs]
+
+
+class TestSplits:
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_are_the_reference_suites(self, seed):
+        """From the protocol's description: MD5 of the text of (trial seed, domain index)."""
+        data = DomainDataModule(Numbered(), "b", split_seed=seed, seed=7)
+        loaders = data.val_dataloader()
+        for index, (name, size) in enumerate(zip("abc", (50, 40, 30), strict=True)):
+            text = f"({seed}, {index})"
+            state = np.random.RandomState(int(hashlib.md5(text.encode()).hexdigest(), 16) % 2**31)
+            keys = list(range(size))
+            state.shuffle(keys)
+            out = [key + 1000 * index for key in keys[: int(0.2 * size)]]
+            rest = [key + 1000 * index for key in keys[int(0.2 * size) :]]
+            if name == "b":
+                assert numbers(loaders["oracle/b"]) == out
+                assert numbers(loaders["test/b"]) == rest
+            else:
+                assert numbers(loaders[f"val/{name}"]) == out
+
+    def test_cover_each_domain_once(self):
+        large, small = split_indices(103, 0.2, 5, 1)
+        assert sorted(large + small) == list(range(103))
+        assert len(small) == 20
+
+    def test_follow_the_seed_where_there_is_no_other(self):
+        own, given = (
+            numbers(DomainDataModule(Numbered(), seed=s, split_seed=p).val_dataloader()["val/a"])
+            for s, p in ((3, None), (0, 3))
+        )
+        assert own == given
+
+
+class TestTestDomain:
+    @pytest.mark.parametrize(
+        ("chosen", "found"), [("b", ["b"]), (0, ["a"]), (-1, ["c"]), (["a", -1], ["a", "c"])]
+    )
+    def test_by_name_or_index(self, chosen, found):
+        data = DomainDataModule(Numbered(), chosen)
+        assert data.test_domains == found
+        assert data.source_domains == [name for name in "abc" if name not in found]
+
+    def test_a_name_of_digits_goes_before_an_index(self):
+        assert DomainDataModule(Digits("rotation"), 15).test_domains == ["15"]
+        assert DomainDataModule(Digits("rotation"), "0").test_domains == ["0"]
+        assert DomainDataModule(Digits("rotation"), 1).test_domains == ["15"]
+
+    @pytest.mark.parametrize("chosen", ["d", 3, -4])
+    def test_unknown(self, chosen):
+        with pytest.raises(ValueError, match=r"`test_domain` must be one of \['a', 'b', 'c'\] or"):
+            DomainDataModule(Numbered(), chosen)
+
+
+class TestTraining:
+    def batches(self, epoch=0, **settings):
+        settings = {"batch_size": 4, "steps_per_epoch": 5, **settings}
+        loader = DomainDataModule(Numbered(), "c", **settings).train_dataloader()
+        for inner in loader.flattened:
+            inner.sampler.set_epoch(epoch)
+        return [
+            {name: x[:, 0].int().tolist() for name, (x, _) in batch.items()} for batch, *_ in loader
+        ]
+
+    def test_batches_by_domain(self):
+        batches = self.batches()
+        assert len(batches) == 5
+        large = set(numbers(DomainDataModule(Numbered(), "a").val_dataloader()["test/a"]))
+        for batch in batches:
+            assert list(batch) == ["a", "b"]
+            assert set(batch["a"]) <= large
+            assert len(batch["b"]) == 4
+
+    def test_stream_depends_on_seed_and_epoch(self):
+        assert self.batches() == self.batches()
+        assert self.batches() != self.batches(epoch=1)
+        assert self.batches() != self.batches(seed=1, split_seed=0)
+
+    def test_draws_with_replacement_reach_everything(self):
+        batches = self.batches(steps_per_epoch=200)
+        assert {x for batch in batches for x in batch["a"]} == set(
+            numbers(DomainDataModule(Numbered(), "a").val_dataloader()["test/a"])
+        )
+
+    def test_length_of_an_epoch_without_being_told(self):
+        assert len(self.batches(steps_per_epoch=None)) == 40 // 4
+
+    def test_processes_share_the_batch(self, monkeypatch):
+        def of(rank, ranks, batch_size):
+            data = DomainDataModule(Numbered(), "c", batch_size=batch_size, steps_per_epoch=3)
+            monkeypatch.setattr(data, "_ranks", lambda: (rank, ranks))
+            train = [
+                {k: x[:, 0].tolist() for k, (x, _) in b.items()}
+                for b, *_ in data.train_dataloader()
+            ]
+            return train, numbers(data.val_dataloader()["val/a"])
+
+        whole, first, second = of(0, 1, 8), of(0, 2, 4), of(1, 2, 4)
+        for one, mine, other in zip(whole[0], first[0], second[0], strict=True):
+            assert all(one[name] == mine[name] + other[name] for name in one)
+        assert sorted(whole[1]) == sorted(first[1] + second[1])
+
+    def test_lightning_sets_the_epoch_and_keeps_the_sampler(self):
+        class Sees(Classifier):
+            def __init__(self):
+                super().__init__(features=1)
+                self.seen = []
+
+            def on_train_batch_start(self, batch, batch_idx):
+                self.seen.append(batch["a"][0][:, 0].int().tolist())
+
+        module = Sees()
+        data = DomainDataModule(Numbered(), "c", batch_size=4, steps_per_epoch=3)
+        trainer(max_steps=6).fit(module, data.train_dataloader())
+        expected = [
+            batch["a"] for epoch in (0, 1) for batch in self.batches(epoch, steps_per_epoch=3)
+        ]
+        assert module.seen == expected
+
+
+class TestWrongArguments:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"test_domain": ["a", "b", "c"]}, "`test_domain` must leave a domain to train on"),
+            ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+            ({"eval_batch_size": 0}, "`eval_batch_size` must be at least 1, got 0"),
+            ({"steps_per_epoch": 0}, "`steps_per_epoch` must be at least 1, got 0"),
+            ({"holdout_fraction": 1.0}, r"`holdout_fraction` must be in \(0, 1\), got 1.0"),
+            ({"holdout_fraction": 0.01}, "Domain 'a' has 50 samples, too few"),
+        ],
+    )
+    def test_are_refused_at_once(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            DomainDataModule(Numbered(), **settings)

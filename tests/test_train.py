@@ -1,0 +1,217 @@
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning.pytorch import Callback
+
+from gga_lightning import train
+
+SMALL = ("trainer.max_steps=12", "data.steps_per_epoch=6", "trainer.log_every_n_steps=1")
+SEARCH = ("annealing.start_step=2", "annealing.end_step=5", "annealing.num_candidates=3")
+GROUPS = {
+    path.stem: sorted(option.stem for option in path.glob("*.yaml"))
+    for path in sorted(Path(train.config_directory()).iterdir())
+    if path.is_dir()
+}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs gga-train in this process and returns its run folder or folders, and its output."""
+    filters, rank_zero = list(warnings.filters), logging.getLogger(train.RANK_ZERO_LOGGER)
+
+    def run(*overrides, folder="run"):
+        overrides = [*overrides, f"hydra.run.dir={tmp_path / folder}"]
+        monkeypatch.setattr(sys, "argv", ["gga-train", *overrides])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        try:
+            train.main()
+        finally:
+            warnings.filters[:] = filters
+            rank_zero.filters.clear()
+        return tmp_path / folder, capsys.readouterr()
+
+    return run
+
+
+class TestRun:
+    def test_leaves_its_files(self, run):
+        folder, output = run(*SMALL, *SEARCH, "callbacks.conflict.every_n_steps=3")
+        names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        best = next(name for name in names if "training_domain_validation" in name)
+        assert best in {f"checkpoints/training_domain_validation-{step}.ckpt" for step in (6, 12)}
+        assert names - {best} == {
+            ".hydra/config.yaml",
+            ".hydra/hydra.yaml",
+            ".hydra/overrides.yaml",
+            "checkpoints/last.ckpt",
+            "cosines.png",
+            "metrics.csv",
+            "result.json",
+        }
+        assert "Run folder:" in output.out
+        assert str(folder) in output.out
+
+    def test_result(self, run):
+        folder, _ = run(*SMALL, *SEARCH, "seed=3", "data.test_domain=45")
+        result = json.loads((folder / "result.json").read_text())
+        assert result["data"] == "digits-rotation"
+        assert result["test_domain"] == "45"
+        assert result["source_domains"] == ["0", "15", "30", "60", "75"]
+        names = ("algorithm", "annealing", "backbone", "seed", "steps")
+        assert [result[name] for name in names] == ["erm", "gga", "mlp", 3, 12]
+        assert set(result["selections"]) == {"training_domain_validation", "oracle", "last"}
+        for selection in result["selections"].values():
+            assert selection["step"] in (6, 12)
+            assert 0 <= selection["val_acc"] <= 1
+            assert 0 <= selection["test_acc"] <= 1
+        search = result["search"]
+        assert (search["steps"], search["candidates"], search["mean_transfer"]) == (3, 9, None)
+        assert search["accepted"] >= 0
+        assert search["seconds"] < result["seconds"]
+        assert set(result["versions"]) == {"gga-lightning", "torch", "lightning"}
+
+    def test_result_agrees_with_the_logged_metrics(self, run):
+        folder, _ = run(*SMALL, "annealing=none", "data=toy")
+        result = json.loads((folder / "result.json").read_text())
+        header, *rows = [
+            line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()
+        ]
+        rows = [dict(zip(header, row, strict=True)) for row in rows]
+        values = {int(r["step"]) + 1: r for r in rows if r["val/acc"]}
+        for selection in result["selections"].values():
+            row = values[selection["step"]]
+            assert selection["val_acc"] == pytest.approx(float(row["val/acc"]))
+            assert selection["test_acc"] == pytest.approx(float(row["test/left/acc"]))
+        assert result["search"] is None
+
+    def test_same_configuration_same_numbers(self, run):
+        def result(name, seed):
+            folder, _ = run(*SMALL, *SEARCH, f"seed={seed}", folder=name)
+            return json.loads((folder / "result.json").read_text())
+
+        first, second, other = result("a", 0), result("b", 0), result("c", 1)
+        assert first["selections"] == second["selections"]
+        assert first["config_hash"] == second["config_hash"] != other["config_hash"]
+        assert first["selections"] != other["selections"]
+
+    def test_table(self, run):
+        _, output = run(*SMALL, *SEARCH)
+        for words in (
+            "digits-rotation, '75' held out: erm with gga",
+            "training-domain validation",
+            "oracle",
+            "last",
+            "held-out accuracy",
+            "of 9 candidates accepted",
+        ):
+            assert words in " ".join(output.out.split())
+
+    def test_checkpoint_loads_into_the_module_of_the_saved_configuration(self, run):
+        folder, _ = run(*SMALL, "annealing=gga_l")
+        with initialize_config_dir(str(folder / ".hydra"), version_base="1.3"):
+            config = compose("config")
+        data = instantiate(config.data)
+        featurizer = instantiate(config.backbone, input_shape=data.input_shape)
+        module = instantiate(config.algorithm, featurizer=featurizer, num_classes=data.num_classes)
+        state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+
+    def test_multirun(self, run, tmp_path):
+        sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+        run("-m", *SMALL, "annealing=none,gga_l", "seed=0,1", "data=toy", sweep)
+        results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("sweep/*/result.json"))]
+        assert [(r["annealing"], r["seed"]) for r in results] == [
+            ("none", 0),
+            ("none", 1),
+            ("gga_l", 0),
+            ("gga_l", 1),
+        ]
+
+    @pytest.mark.slow
+    def test_as_a_module_on_two_processes(self, tmp_path):
+        command = [sys.executable, "-m", "gga_lightning.train", *SMALL, *SEARCH, "data=toy"]
+        command += ["trainer.devices=2", "+trainer.strategy=ddp", f"hydra.run.dir={tmp_path / 'r'}"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=240, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads((tmp_path / "r/result.json").read_text())["search"]["steps"] == 3
+        assert done.stdout.count("Run folder:") == 1
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            (
+                ["data.batchsize=3"],
+                "no setting `data.batchsize`. Did you mean `batch_size`? Valid "
+                "at data: dataset, test_domain, batch_size,",
+            ),
+            (
+                ["annealing.startstep=3"],
+                "no setting `annealing.startstep`. Did you mean `start_step`",
+            ),
+            (["sed=3"], "no setting `sed`. Did you mean `seed`? Valid at the top level:"),
+            (["algorithm=ermm"], "Available options in 'algorithm': erm"),
+            (["annealing.start_step=-1"], "`start_step` must be an integer of at least 0, got -1."),
+            (["data.test_domain=90"], "`test_domain` must be one of ['0', '15', "),
+            (["data.dataset.shift=fog"], "`shift` must be one of ['rotation', "),
+            (["annealing.parameters=net"], "`parameters='net'` selects none of"),
+            (["data.batch_size=["], "no viable alternative at input"),
+        ],
+    )
+    def test_in_one_line_that_says_what_to_do(self, run, capsys, overrides, message):
+        with pytest.raises(SystemExit) as ended:
+            run(*overrides)
+        assert ended.value.code == 1
+        lines = capsys.readouterr().err.splitlines()
+        said = [line for line in lines if line.startswith("gga-train:")]
+        assert len(said) == 1
+        assert message in said[0]
+
+    def test_whole_on_request(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        monkeypatch.setattr(sys, "argv", ["gga-train", "seed=x", f"hydra.run.dir={tmp_path}"])
+        with pytest.raises(ValueError, match="invalid literal"):
+            train.main()
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g, os in GROUPS.items() for o in os])
+def test_every_option_composes_and_instantiates(group, option, tmp_path):
+    with initialize_config_dir(train.config_directory(), version_base="1.3"):
+        override = f"+{group}={option}" if group == "experiment" else f"{group}={option}"
+        config = compose("train", [override, f"hydra.run.dir={tmp_path}"], return_hydra_config=True)
+    config.hydra.runtime.output_dir = str(tmp_path)
+    from hydra.core.hydra_config import HydraConfig
+
+    HydraConfig.instance().set_config(config)
+    data = instantiate(config.data)
+    shape = (3, 32, 32) if "resnet" in option else data.input_shape
+    featurizer = instantiate(config.backbone, input_shape=shape)
+    instantiate(config.algorithm, featurizer=featurizer, num_classes=data.num_classes)
+    for entry in (*config.callbacks.values(), *config.logger.values()):
+        instantiate(entry)
+    if "_target_" in config.annealing:
+        assert isinstance(instantiate(config.annealing), Callback)
+    if config.trainer.accelerator == "cpu":
+        instantiate(config.trainer, logger=False)
+
+
+def test_identity_does_not_depend_on_where_it_logs():
+    def identity(*overrides):
+        with initialize_config_dir(train.config_directory(), version_base="1.3"):
+            return train._identity(compose("train", list(overrides)))
+
+    assert identity() == identity("logger=none", "callbacks=none")
+    assert (
+        len({identity(), identity("seed=1"), identity("annealing=none"), identity("data=toy")}) == 4
+    )
