@@ -188,8 +188,7 @@ class TestErrors:
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g, os in GROUPS.items() for o in os])
 def test_every_option_composes_and_instantiates(group, option, tmp_path):
     with initialize_config_dir(train.config_directory(), version_base="1.3"):
-        override = f"+{group}={option}" if group == "experiment" else f"{group}={option}"
-        config = compose("train", [override, f"hydra.run.dir={tmp_path}"], return_hydra_config=True)
+        config = compose("train", [f"{group}={option}"], return_hydra_config=True)
     config.hydra.runtime.output_dir = str(tmp_path)
     from hydra.core.hydra_config import HydraConfig
 

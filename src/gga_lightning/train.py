@@ -19,6 +19,7 @@ import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,7 +32,7 @@ from gga_lightning.data import DomainDataModule
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
 
-__all__ = ["config_directory", "main", "train"]
+__all__ = ["ProgressBar", "config_directory", "main", "train"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
@@ -104,6 +105,13 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
         _draw_cosines(callbacks, folder)
         _write(result, folder / "result.json")
     return result
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar, for trainings that count steps and know no last epoch."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch}"
 
 
 def _instances(group: DictConfig) -> list[Any]:

@@ -17,6 +17,7 @@ from gga_lightning import (
     Greedy,
     Walk,
 )
+from gga_lightning.algorithms import pool
 from tests.helpers import Classifier, combined_loader, copies, domain_data, same, trainer
 
 
@@ -50,7 +51,7 @@ class Moved(Callback):
 
 def run(*callbacks, module=None, loader=None, **settings):
     fit = trainer(*callbacks, **settings)
-    fit.fit(module or Classifier(), loader or combined_loader())
+    fit.fit(Classifier() if module is None else module, loader or combined_loader())
     return fit
 
 
@@ -256,6 +257,29 @@ class TestACallbackThatChangesNothingIsNoCallback:
         ours = outcome([make() for make in NO_OPS.values()], tmp_path, backend)
         for part, value in plain.items():
             assert same(value, ours[part]), part
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_searching_compiles_nothing():
+    """Other batch sizes would make compiled code recompile, and then run other kernels."""
+
+    class Plain(Classifier):
+        def training_step(self, batch, batch_idx):
+            inputs, targets = pool(batch)
+            return nn.functional.cross_entropy(self(inputs), targets)
+
+    counts = []
+    for callbacks in ([], [search(0, 6, acceptance=lambda *_: False)]):
+        compiled = []
+
+        def backend(graph, inputs, compiled=compiled):
+            compiled.append(graph)
+            return graph.forward
+
+        torch._dynamo.reset()
+        run(*callbacks, module=torch.compile(Plain(), backend=backend))
+        counts.append(len(compiled))
+    assert counts[0] == counts[1] > 0
 
 
 def _rows(path):

@@ -51,7 +51,9 @@ class SearchProgress:
         self._tqdm = _tqdm_of(bar) if enabled and rich is None else None
         shown = rich is not None or self._tqdm is not None
         self._period = _SECONDS_BETWEEN_UPDATES if shown else _SECONDS_BETWEEN_LINES
-        if rich is not None and (self._task is None or rich is not self._rich):
+        if rich is not None and rich is self._rich:
+            rich.reset(self._task, description=self._label, total=total, visible=False)
+        elif rich is not None:
             self._task = rich.add_task(self._label, total=total, visible=False)
         self._rich = rich
         description = self._tqdm.desc if self._tqdm is not None else ""
@@ -76,14 +78,7 @@ class SearchProgress:
         self._shown = now
         done = index + 1
         if self._rich is not None:
-            self._rich.update(
-                self._task,
-                description=self._label,
-                completed=done,
-                total=self._total,
-                visible=True,
-                refresh=True,
-            )
+            self._rich.update(self._task, completed=done, visible=True, refresh=True)
         elif self._tqdm is not None:
             self._tqdm.set_description_str(f"{self._label}, candidate {done}/{self._total}: ")
         else:
