@@ -89,6 +89,25 @@ class TestLabelled:
         assert type(split_batch(batch).parts["0"]) is collections.OrderedDict
 
 
+class TestSplitToRemember:
+    @pytest.mark.parametrize(
+        ("batch", "split", "found"),
+        [
+            ({"a": (X, Y), "b": (X, Y)}, None, None),
+            ((X, Y, D), None, 2),
+            ({"x": X, "domain": D}, None, "domain"),
+            ({"x": X, "env": D}, "env", "env"),
+            (X, halves := lambda batch: {"a": batch[:3], "b": batch[3:]}, halves),
+        ],
+    )
+    def test_sees_further_batches_alike(self, batch, split, found):
+        assert split_batch(batch, split).split is found
+
+    def test_takes_a_last_batch_of_all_different_domains(self):
+        last = (torch.ones(9, 2), torch.ones(9), torch.arange(9))
+        assert len(split_batch(last, 2).parts) == 9
+
+
 class TestCallable:
     def test_any_batch(self):
         found = split_batch(X, lambda batch: {"even": batch[::2], "odd": batch[1::2], "none": None})

@@ -228,6 +228,11 @@ class TestLossSource:
         assert [given(None, 0, "a").item(), method(None, 0, "a").item()] == [2.0, 1.0]
         assert [given.takes_step, method.takes_step, step.takes_step] == [False, False, True]
 
+    def test_a_criterion_of_that_name_is_not_taken_for_it(self):
+        module = Plain()
+        module.domain_loss = nn.CrossEntropyLoss()
+        assert LossSource(module, None).takes_step
+
     def test_training_step_without_index(self):
         class Short(Plain):
             def training_step(self, batch):

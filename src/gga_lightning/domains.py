@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["DomainBatches", "batch_rows", "split_batch", "split_by_label"]
+__all__ = ["DomainBatches", "Split", "batch_rows", "split_batch", "split_by_label"]
+
+Split = str | int | Callable[[Any], Mapping[Any, Any]]
 
 _LABEL_KEYS = ("domain", "domains")
 _HELP = (
@@ -32,16 +34,16 @@ class DomainBatches(NamedTuple):
         parts: Domain name to the domain's own batch, what ``domain_loss`` takes.
         steps: Domain name to what ``training_step`` takes: the batch cut down to one domain.
         source: Where the domains come from, in words, for messages.
+        split: What to give as ``split`` to see further batches in the same way.
     """
 
     parts: dict[str, Any]
     steps: dict[str, Any]
     source: str
+    split: Split | None
 
 
-def split_batch(
-    batch: Any, split: str | int | Callable[[Any], Mapping[Any, Any]] | None = None
-) -> DomainBatches:
+def split_batch(batch: Any, split: Split | None = None) -> DomainBatches:
     """Sees a training batch as one batch a domain.
 
     Args:
@@ -68,15 +70,15 @@ def split_batch(
                 f"got {type(parts).__name__}."
             )
         parts = _with_samples(parts)
-        return DomainBatches(parts, parts, "`split`")
+        return DomainBatches(parts, parts, "`split`", split)
     key = _label_key(batch) if split is None else split
     if key is not None:
         parts = split_by_label(batch, _labels_at(batch, key))
-        return DomainBatches(parts, parts, f"the labels batch[{key!r}]")
+        return DomainBatches(parts, parts, f"the labels batch[{key!r}]", key)
     if _is_native(batch):
         parts = _with_samples(batch)
         steps = {name: {name: part} for name, part in parts.items()}
-        return DomainBatches(parts, steps, "the batch's keys")
+        return DomainBatches(parts, steps, "the batch's keys", None)
     raise ValueError(f"Found no domains in the batch, {_describe(batch)}. {_HELP}")
 
 

@@ -20,13 +20,12 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 
 from gga_lightning._rewind import Rewind
-from gga_lightning.domains import batch_rows, split_batch
+from gga_lightning.domains import DomainBatches, Split, batch_rows, split_batch
 from gga_lightning.gradients import cosine_matrix, gram_matrix
 
-__all__ = ["DomainLoss", "Evaluation", "LossSource", "Probe", "Split", "probe"]
+__all__ = ["DomainLoss", "Evaluation", "LossSource", "Probe", "probe"]
 
 DomainLoss = Callable[[LightningModule, Any], Tensor]
-Split = str | int | Callable[[Any], Mapping[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class LossSource:
             pl_module: The module.
             domain_loss: The user's callable, if any.
         """
-        method = getattr(pl_module, "domain_loss", None)
+        # of the class: an attribute of that name may well be a criterion for something else
+        method = getattr(type(pl_module), "domain_loss", None)
         self.takes_step = False
         self._pl_module = pl_module
         if domain_loss is not None:
@@ -81,7 +81,7 @@ class LossSource:
             self._call = lambda part, _: domain_loss(pl_module, part)
         elif callable(method):
             self.name = f"`{type(pl_module).__name__}.domain_loss`"
-            self._call = lambda part, _: method(part)
+            self._call = lambda part, _: method(pl_module, part)
         else:
             self.name = f"`{type(pl_module).__name__}.training_step`"
             self.takes_step = True
@@ -132,14 +132,13 @@ class Probe:
 
     Attributes:
         domains: The names of the domains that have samples, on any rank, in a common order.
-        source: Where the domains were found, in words.
+        batches: The batch, split.
         missing: Rank to the domains it has no sample of, for the ranks that lack one.
     """
 
     def __init__(
         self,
-        parts: Mapping[str, Any],
-        source: str,
+        batches: DomainBatches,
         loss: Callable[[str], Tensor | None],
         params: Sequence[Tensor],
         rewind: Rewind,
@@ -150,8 +149,7 @@ class Probe:
         """Counts the domains' samples over all ranks.
 
         Args:
-            parts: This rank's domain batches.
-            source: Where they were found, in words.
+            batches: This rank's batch, split.
             loss: Computes the loss of the domain of that name.
             params: The parameters to take gradients for.
             rewind: Puts back what evaluations change.
@@ -159,10 +157,10 @@ class Probe:
             loss_scale: What losses are multiplied by while differentiated, against underflow
                 in float16.
         """
-        here = {name: batch_rows(part) for name, part in parts.items()}
+        here = {name: batch_rows(part) for name, part in batches.parts.items()}
         ranks = [here] if reduce is None else _gather(here)
         self.domains = tuple(dict.fromkeys(name for rank in ranks for name in rank))
-        self.source = source
+        self.batches = batches
         self.missing = {
             rank: names
             for rank, sizes in enumerate(ranks)
@@ -305,8 +303,7 @@ def probe(
             # step might then pick another kernel than without us.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield Probe(
-            batches.parts,
-            batches.source,
+            batches,
             lambda name: source(inputs[name], batch_idx, name),
             params,
             rewind,

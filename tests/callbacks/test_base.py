@@ -9,7 +9,7 @@ from torch import nn
 from gga_lightning import GradientConflictMonitor
 from tests.helpers import Classifier
 
-LACKING = SimpleNamespace(domains=("a", "b"), missing={1: ["b"]}, source="the batch's keys")
+LACKING = SimpleNamespace(domains=("a", "b"), missing={1: ["b"]})
 
 
 def test_domain_missing_on_a_rank_is_no_obstacle():

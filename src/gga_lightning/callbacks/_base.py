@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 
-from gga_lightning.probing import DomainLoss, LossSource, Probe, Split, probe
+from gga_lightning.domains import Split
+from gga_lightning.probing import DomainLoss, LossSource, Probe, probe
 
 __all__ = ["DomainGradientCallback", "ParameterChoice", "check_integer"]
 
@@ -64,6 +65,7 @@ class DomainGradientCallback(Callback):
         self.domain_loss = domain_loss
         self.split = split
         self._tried = False
+        self._split = split
         self._warned: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -94,6 +96,7 @@ class DomainGradientCallback(Callback):
         """Called when fit begins, with the strategy set up: checks that there are parameters."""
         self._chosen(pl_module)
         self._tried = False
+        self._split = self.split
 
     def _chosen(self, pl_module: LightningModule) -> list[nn.Parameter]:
         """Finds the trainable parameters that ``parameters`` selects.
@@ -152,10 +155,11 @@ class DomainGradientCallback(Callback):
             batch_idx,
             self._compared(pl_module),
             domain_loss=self.domain_loss,
-            split=self.split,
+            split=self._split,
             full_precision=self.full_precision,
             redraw_randomness=self._redraws_randomness(),
         ) as opened:
+            self._split = opened.batches.split
             yield opened if self._usable(pl_module, opened) else None
 
     def _redraws_randomness(self) -> bool:
@@ -167,8 +171,8 @@ class DomainGradientCallback(Callback):
             found = f"only {opened.domains[0]!r}" if opened.domains else "none with samples"
             self._warn_once(
                 "few domains",
-                f"{name}: a batch shows fewer than two domains ({found}, by {opened.source}); "
-                "such batches are trained on as usual.",
+                f"{name}: a batch shows fewer than two domains ({found}, by "
+                f"{opened.batches.source}); such batches are trained on as usual.",
             )
             return False
         if opened.missing:

@@ -16,7 +16,8 @@ from gga_lightning.callbacks._base import (
     check_integer,
 )
 from gga_lightning.callbacks._progress import SearchProgress
-from gga_lightning.probing import DomainLoss, Probe, Split
+from gga_lightning.domains import Split
+from gga_lightning.probing import DomainLoss, Probe
 from gga_lightning.proposals import Proposal, Walk
 from gga_lightning.search import (
     Acceptance,
@@ -350,8 +351,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._say(
             trainer,
             f"GGA: searching steps {trainer.global_step} to {self.end_step - 1} for agreement of "
-            f"{len(opened.domains)} domains ({', '.join(opened.domains)}; by {opened.source}), "
-            f"{self.num_candidates} candidates a step, moving {moved:,} parameters.",
+            f"{len(opened.domains)} domains ({', '.join(opened.domains)}; by "
+            f"{opened.batches.source}), {self.num_candidates} candidates a step, moving {moved:,} parameters.",
         )
 
     def _sum_up(self, trainer: Trainer) -> None:

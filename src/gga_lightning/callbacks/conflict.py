@@ -8,8 +8,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
+from gga_lightning.domains import Split
 from gga_lightning.gradients import conflict_summary
-from gga_lightning.probing import DomainLoss, Split
+from gga_lightning.probing import DomainLoss
 
 __all__ = ["ConflictRecord", "GradientConflictMonitor"]
 

@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
+from gga_lightning.domains import Split
 from gga_lightning.gradients import conflict_summary
-from gga_lightning.probing import DomainLoss, Split
+from gga_lightning.probing import DomainLoss
 
 __all__ = ["GradientGuidedNoise"]
 
