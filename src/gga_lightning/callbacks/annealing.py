@@ -352,7 +352,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             trainer,
             f"GGA: searching steps {trainer.global_step} to {self.end_step - 1} for agreement of "
             f"{len(opened.domains)} domains ({', '.join(opened.domains)}; by "
-            f"{opened.batches.source}), {self.num_candidates} candidates a step, moving {moved:,} parameters.",
+            f"{opened.batches.source}), {self.num_candidates} candidates a step, moving {moved:,} "
+            "parameters.",
         )
 
     def _sum_up(self, trainer: Trainer) -> None:
