@@ -16,7 +16,6 @@ import argparse
 import copy
 import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -122,7 +121,9 @@ def peak_memory(name, engine, device):
                 torch.cuda.reset_peak_memory_stats()
                 held.append(torch.cuda.memory_allocated())
             else:
-                held.append(_resident())
+                held.append(_resident("VmRSS"))
+                with open("/proc/self/clear_refs", "w") as file:
+                    file.write("5")  # the peak counts from here
             if engine == "paper":
                 network = torch.nn.Sequential(pl_module.featurizer, pl_module.classifier)
                 PaperSearch(network, network[0], RADIUS).step(list(batch.values()), 3)
@@ -132,7 +133,7 @@ def peak_memory(name, engine, device):
             if device == "cuda":
                 held.append(torch.cuda.max_memory_allocated())
             else:
-                held.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+                held.append(_resident("VmHWM"))
             trainer.should_stop = True
 
     fit(model, device, Once(), steps=1)
@@ -140,9 +141,11 @@ def peak_memory(name, engine, device):
     return (peak - before) / 2**20
 
 
-def _resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def _resident(field):
+    """Bytes of this process's memory now (VmRSS) or at its peak (VmHWM), as Linux counts them."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(field))
+    return 1024 * int(line.split()[1])
 
 
 def overhead(device, rounds=400):

@@ -91,7 +91,7 @@ class Report(Callback):
         gga, noise, monitor = self.callbacks
         found = {
             "state": {k: v.cpu() for k, v in pl_module.state_dict().items()},
-            "records": [tuple(record)[:-1] for record in gga.records],
+            "records": [tuple(record._replace(seconds=0.0)) for record in gga.records],
             "skipped": gga._skipped,
             "cosines": [record.cosines for record in monitor.records],
             "alpha": noise._alpha,

@@ -1,5 +1,7 @@
 """Small data, modules and trainers for the tests."""
 
+import math
+
 import torch
 import torchmetrics
 from lightning.pytorch import LightningModule, Trainer
@@ -102,3 +104,16 @@ def same(left, right):
     if isinstance(left, list | tuple):
         return len(left) == len(right) and all(map(same, left, right))
     return left == right
+
+
+class Decisions:
+    """An acceptance that has made up its mind: accepts if True, else not; True or False for all."""
+
+    def __init__(self, *decisions):
+        self.decisions = decisions
+
+    def objective_above(self, accepted, index, draw):
+        return -math.inf if self.decisions[index % len(self.decisions)] else math.inf
+
+    def loss_below(self, accepted, start):
+        return math.inf

@@ -72,9 +72,10 @@ class TestEvaluation:
             return dict(zip("abc", zip(inputs, targets, strict=True), strict=True))
 
         def check(opened, module, batch):
-            loss, cosines = opened()
-            torch.testing.assert_close(loss, module.training_step(batch, 0).detach())
-            assert cosines.shape == (3, 3)
+            evaluation, loss = opened.evaluate(), module.training_step(batch, 0).detach()
+            torch.testing.assert_close(evaluation.loss, loss)
+            assert opened.score("min").loss == pytest.approx(loss.item())
+            assert evaluation.cosines.shape == (3, 3)
 
         data = TensorDataset(torch.randn(16, 8), torch.randint(3, (16,)))
         look(check, Pairs(), DataLoader(data, batch_size=16), split=split)
@@ -95,7 +96,7 @@ class TestEvaluation:
             evaluation = opened.evaluate()
             assert evaluation.losses.isnan().tolist() == [False, True, False]
             assert evaluation.cosines[1].tolist() == [0.0, 0.0, 0.0]
-            assert math.isnan(opened()[0])
+            assert math.isnan(opened.score("min").loss)
 
         with pytest.warns(UserWarning, match="returned `None`"):
             look(check, Skips())

@@ -69,9 +69,10 @@ def test_everything_is_put_back():
     before, params = state(module), copies(module)
     queue, outputs = module.queue, module.outputs
     rewind = Rewind(module, torch.device("cpu"))
-    for _ in range(3):
-        with rewind.evaluation():
-            module(torch.randn(4, 3))
+    for kind in (0, 1, 0):
+        rewind.before(kind)
+        module(torch.randn(4, 3))
+        rewind.after(kind)
     assert not same(before, state(module))
     rewind.restore()
     assert same(before, state(module))
@@ -80,25 +81,32 @@ def test_everything_is_put_back():
     assert module.outputs is outputs
 
 
-def test_evaluations_start_alike():
+def run(rewind, kind, module, inputs):
+    rewind.before(kind)
+    result = module(inputs)
+    rewind.after(kind)
+    return result.detach()
+
+
+def test_runs_of_a_kind_are_alike_whatever_runs_between():
     module, inputs = Leaky(), torch.randn(4, 3)
-    rewind, results, counts = Rewind(module, torch.device("cpu")), [], []
-    for _ in range(3):
-        with rewind.evaluation():
-            results.append(module(inputs).detach())
-            counts.append(module.count)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
-    assert counts == [1, 1, 1]
+    rewind, counts = Rewind(module, torch.device("cpu")), []
+    results = {"a": [], "b": []}
+    for kind in "abbaba":
+        results[kind].append(run(rewind, kind, module, inputs))
+        counts.append(module.count)
+    for alike in results.values():
+        assert torch.equal(alike[0], alike[1])
+        assert torch.equal(alike[0], alike[2])
+    assert not torch.equal(results["a"][0], results["b"][0])  # each has masks of its own
+    assert counts == [1] * 6
 
 
 def test_randomness_may_run_on_but_ends_where_it_was():
     module, inputs = nn.Dropout(0.5), torch.ones(64)
     before = torch.get_rng_state()
-    rewind, results = Rewind(module, torch.device("cpu"), redraw_randomness=True), []
-    for _ in range(2):
-        with rewind.evaluation():
-            results.append(module(inputs))
+    rewind = Rewind(module, torch.device("cpu"), redraw_randomness=True)
+    results = [run(rewind, 0, module, inputs) for _ in range(2)]
     rewind.restore()
     assert not torch.equal(*results)
     assert torch.equal(torch.get_rng_state(), before)

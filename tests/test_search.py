@@ -1,3 +1,5 @@
+import functools
+import itertools
 import math
 
 import pytest
@@ -5,11 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gga_lightning import parallel, proposals
+from gga_lightning.evaluation import DomainEvaluator, Score
 from gga_lightning.gradients import cosine_matrix, domain_gradients, gram_matrix
-from gga_lightning.proposals import Ball, Proposal, Walk
-from gga_lightning.search import Greedy, Score, annealing_search
+from gga_lightning.proposals import Ball, Climb, Guided, Walk, uniform_noise
+from gga_lightning.search import Greedy, Metropolis, annealing_search
 from tests import paper
-from tests.helpers import copies, same
+from tests.helpers import Decisions, copies, same
 
 
 def mlp():
@@ -31,21 +35,33 @@ MODELS = [mlp, cnn, frozen_batchnorm_net]
 
 
 def setting(make, seed, sizes=(8, 8, 8), dtype=torch.float64):
-    """A network, its batches, and a function that evaluates it for the search."""
+    """A network and the batches of its domains."""
     torch.manual_seed(seed)
     network, shape = make()
     network.to(dtype)
     batches = [(torch.randn(n, *shape, dtype=dtype), torch.randint(4, (n,))) for n in sizes]
-    return network, batches, evaluator(network, batches)
+    return network, batches
 
 
-def evaluator(network, batches):
+def losses(network, batches, scale=1.0):
+    return [lambda x=x, y=y: scale * functional.cross_entropy(network(x), y) for x, y in batches]
+
+
+def evaluator(network, batches, scale=1.0, **settings):
+    """What the callbacks search with: breaks off evaluations that cannot be accepted."""
+    sizes = [len(targets) for _, targets in batches]
+    params = list(network.parameters())
+    return DomainEvaluator(losses(network, batches, scale), params, sizes=sizes, **settings)
+
+
+def function(network, batches, scale=1.0):
+    """The same as a plain function, which computes everything for every candidate."""
     sizes = torch.tensor([len(targets) for _, targets in batches]).double()
 
     def evaluate():
-        losses = [functional.cross_entropy(network(x), y) for x, y in batches]
-        gradients = domain_gradients(losses, list(network.parameters()))
-        loss = (torch.stack(losses).double() * sizes / sizes.sum()).sum()
+        found = [loss() for loss in losses(network, batches, scale)]
+        gradients = domain_gradients(found, list(network.parameters()))
+        loss = (torch.stack(found).double() * sizes / sizes.sum()).sum()
         return loss.detach(), cosine_matrix(gram_matrix(gradients))
 
     return evaluate
@@ -62,24 +78,31 @@ class Recorded(Walk):
         super().__init__(radius)
         object.__setattr__(self, "drawn", [])
 
-    def noise(self, param, radius, generator):
-        noise = super().noise(param, radius, generator)
-        self.drawn.append(noise.clone())
-        return noise
+    def candidates(self, place):
+        def draw(param, radius, generator):
+            noise = uniform_noise(param, radius, generator)
+            self.drawn.append(noise.clone())
+            return noise
+
+        while True:
+            place.add_noise(draw, self.radii(place.params))
+            if (yield):
+                place.to_start()
 
 
 class TestLikeThePapersCode:
     @pytest.mark.parametrize("seed", [0, 1, 2])
     @pytest.mark.parametrize("make", MODELS)
     @pytest.mark.parametrize("sizes", [(8, 8, 8), (5, 12, 9, 3)])
-    def test_same_decisions_and_same_end(self, make, seed, sizes):
-        network, batches, evaluate = setting(make, seed, sizes)
+    @pytest.mark.parametrize("engine", [evaluator, function])
+    def test_same_decisions_and_same_end(self, make, seed, sizes, engine):
+        network, batches = setting(make, seed, sizes)
         moved = list(network[0].parameters())  # the featurizer's first part
         before = copies(network)
         proposal = Recorded(0.003)
         result = annealing_search(
             moved,
-            evaluate,
+            engine(network, batches),
             proposal=proposal,
             num_candidates=250,
             acceptance=Greedy(0.1),
@@ -94,14 +117,18 @@ class TestLikeThePapersCode:
             for i in range(0, 250 * per_candidate, per_candidate)
         ]
         assert paper.search(network, moved, batches, noises) == result.accepted
-        assert len(result.accepted) > 1
+        assert result.accepted
         assert same(ours, copies(network))
 
     def test_same_decisions_in_float32_at_the_papers_radius(self):
-        network, batches, evaluate = setting(mlp, 0, dtype=torch.float32)
+        network, batches = setting(mlp, 0, dtype=torch.float32)
         before, proposal, moved = copies(network), Recorded(1e-5), list(network.parameters())
         result = annealing_search(
-            moved, evaluate, proposal=proposal, num_candidates=250, generator=generator()
+            moved,
+            evaluator(network, batches),
+            proposal=proposal,
+            num_candidates=250,
+            generator=generator(),
         )
         ours = copies(network)
         for param, value in zip(network.parameters(), before, strict=True):
@@ -111,22 +138,51 @@ class TestLikeThePapersCode:
         assert same(ours, copies(network))
 
 
-@pytest.mark.parametrize("proposal", [Walk(0.02), Ball(0.02), Ball(0.1, relative=True)])
+def test_evaluations_are_broken_off_where_nothing_can_come_of_it():
+    network, batches = setting(mlp, 0, sizes=(8, 8, 8, 8, 8))
+    calls = []
+    counted = [
+        lambda i=i, loss=loss: calls.append(i) or loss()
+        for i, loss in enumerate(losses(network, batches))
+    ]
+    result = annealing_search(
+        network.parameters(),
+        DomainEvaluator(counted, list(network.parameters())),
+        proposal=Ball(0.01),
+        num_candidates=100,
+        generator=generator(),
+    )
+    assert 0 < len(result.accepted) < 50
+    assert len(calls) < 0.6 * 5 * 100
+    assert result.scores.count(None) > 50
+
+
+PROPOSALS = [
+    Walk(0.02),
+    Ball(0.02),
+    Ball(0.1, relative=True),
+    Climb(0.01),
+    Guided(0.01, steps=3),
+    Guided(0.05, relative=True, steps=2),
+    Guided(0.01, steps=2, orthogonal=True),
+]
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 @pytest.mark.parametrize("objective", ["min", "mean"])
 class TestEverySearch:
     def run(self, proposal, objective, permute=(0, 1, 2), scale=1.0, seed=3, **settings):
-        network, batches, _ = setting(mlp, 1)
+        network, batches = setting(mlp, 1)
         batches = [batches[i] for i in permute]
-        inner = evaluator(network, batches)
         settings = {"num_candidates": 60, "generator": generator(seed), **settings}
         result = annealing_search(
             network.parameters(),
-            lambda: (scale * inner()[0], inner()[1]),
+            evaluator(network, batches, scale, module=network),
             proposal=proposal,
             objective=objective,
             **settings,
         )
-        loss, cosines = inner()
+        loss, cosines = function(network, batches, scale)()
         return network, result, float(loss), cosines
 
     def test_ends_where_it_says(self, proposal, objective):
@@ -136,14 +192,15 @@ class TestEverySearch:
         assert result.end.min_cosine == pytest.approx(off_diagonal.min().item(), abs=1e-12)
         assert result.end.mean_cosine == pytest.approx(off_diagonal.mean().item(), abs=1e-12)
 
-    def test_gains_and_keeps_the_loss(self, proposal, objective):
-        settings = {"acceptance": Greedy(0.01, reference="start")}
-        _, result, *_ = self.run(proposal, objective, **settings)
+    @pytest.mark.parametrize(
+        "acceptance", [Greedy(0.01, reference="start"), Metropolis(0.01, loss_tolerance=0.01)]
+    )
+    def test_gains_and_keeps_the_loss(self, proposal, objective, acceptance):
+        _, result, *_ = self.run(proposal, objective, acceptance=acceptance)
+        taken = [result.scores[i] for i in result.accepted]
         assert result.gain > 0
-        assert result.end.objective == max(
-            [result.start.objective] + [result.scores[i].objective for i in result.accepted]
-        )
-        assert all(result.scores[i].loss - result.start.loss < 0.01 for i in result.accepted)
+        assert result.end.objective == max(s.objective for s in [result.start, *taken])
+        assert all(score.loss - result.start.loss < 0.01 for score in taken)
         assert result.loss_change < 0.01
 
     def test_only_better_candidates_are_accepted(self, proposal, objective):
@@ -154,29 +211,36 @@ class TestEverySearch:
     def test_same_seed_same_end(self, proposal, objective):
         first, second, other = (self.run(proposal, objective, seed=s)[0] for s in (3, 3, 4))
         assert same(copies(first), copies(second))
-        assert not same(copies(first), copies(other))
+        assert same(copies(first), copies(other)) == isinstance(proposal, Guided)  # draws nothing
 
     def test_permuted_domains_change_nothing(self, proposal, objective):
         plain = self.run(proposal, objective)[1]
         permuted = self.run(proposal, objective, permute=(2, 0, 1))[1]
         assert plain.accepted == permuted.accepted
+        assert plain.end == pytest.approx(permuted.end, abs=1e-9)
 
     def test_scaled_losses_change_nothing(self, proposal, objective):
         plain = self.run(proposal, objective)[1]
         acceptance = Greedy(loss_tolerance=0.1 * 7)
         scaled = self.run(proposal, objective, scale=7.0, acceptance=acceptance)[1]
         assert plain.accepted == scaled.accepted
+        assert plain.gain == pytest.approx(scaled.gain, abs=1e-9)
+
+    def test_a_radius_of_zero_gains_nothing(self, proposal, objective):
+        network, result, *_ = self.run(proposal.scaled(0.0), objective)
+        assert result.accepted == []
+        assert same(copies(network), copies(setting(mlp, 1)[0]))
 
     def test_nothing_accepted_leaves_every_bit(self, proposal, objective):
-        network, _, evaluate = setting(mlp, 1)
+        network, batches = setting(mlp, 1)
         before = copies(network)
         result = annealing_search(
             network.parameters(),
-            evaluate,
+            evaluator(network, batches),
             proposal=proposal,
             num_candidates=5,
             objective=objective,
-            acceptance=lambda *_: False,
+            acceptance=Decisions(False),
         )
         assert same(before, copies(network))
         assert result.accepted == []
@@ -184,42 +248,131 @@ class TestEverySearch:
         assert len(result.scores) == 5
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-    def test_error_ends_at_the_best_so_far(self, proposal, objective, error):
-        network, _, evaluate = setting(mlp, 1)
-        calls, best = [], []
+    @pytest.mark.parametrize("calls", [4, 11, 40])
+    def test_error_ends_at_the_best_so_far(self, proposal, objective, error, calls):
+        network, batches = setting(mlp, 1)
+        before, best, count = copies(network), [], itertools.count()
 
-        def failing():
-            calls.append(None)
-            if len(calls) == 40:
-                raise error
-            return evaluate()
+        def failing(loss):
+            def call():
+                if next(count) == calls:
+                    raise error
+                return loss()
 
-        with pytest.raises(error):
-            annealing_search(
-                network.parameters(),
-                failing,
-                proposal=proposal,
-                num_candidates=60,
-                objective=objective,
-                generator=generator(3),
-                on_candidate=lambda _, score: best.append(score),
-            )
-        loss, cosines = evaluate()
-        off_diagonal = cosines[torch.triu(torch.ones(3, 3), 1).bool()]
-        value = off_diagonal.min() if objective == "min" else off_diagonal.mean()
-        assert value.item() == pytest.approx(best[-1].objective, abs=1e-12)
+            return call
+
+        params = list(network.parameters())
+        search = functools.partial(
+            annealing_search,
+            params,
+            DomainEvaluator([failing(loss) for loss in losses(network, batches)], params),
+            proposal=proposal,
+            num_candidates=60,
+            objective=objective,
+            generator=generator(3),
+            on_candidate=lambda _, score: best.append(score),
+        )
+        try:
+            search()
+        except error:
+            pass
+        else:  # a guided search may be over by then, or have turned to finite differences
+            assert isinstance(proposal, Guided)
+        if not best:
+            assert same(before, copies(network))
+        else:
+            cosines = function(network, batches)()[1]
+            off_diagonal = cosines[torch.triu(torch.ones(3, 3), 1).bool()]
+            value = off_diagonal.min() if objective == "min" else off_diagonal.mean()
+            assert value.item() == pytest.approx(best[-1].objective, abs=1e-12)
+
+
+class TestInBlocks:
+    """Independent candidates evaluated at once, and one by one."""
+
+    def run(self, make=mlp, module=True, dtype=torch.float32, wrap=lambda loss: loss, **settings):
+        network, batches = setting(make, 1, sizes=(8, 5, 9), dtype=dtype)
+        found = [wrap(loss) for loss in losses(network, batches)]
+        params = list(network.parameters())
+        settings = {"proposal": Ball(0.02), "num_candidates": 300, **settings}
+        sizes = [len(targets) for _, targets in batches]
+        result = annealing_search(
+            params[:2],
+            DomainEvaluator(found, params, sizes=sizes, module=network if module else None),
+            generator=generator(),
+            **settings,
+        )
+        return result, copies(network)
+
+    @pytest.mark.parametrize("objective", ["min", "mean"])
+    def test_the_same_as_one_by_one(self, monkeypatch, objective):
+        calls = []
+        score = parallel.ParallelScorer.scores
+        monkeypatch.setattr(
+            parallel.ParallelScorer, "scores", lambda *a: calls.append(1) or score(*a)
+        )
+        blocks, end = self.run(objective=objective)
+        assert len(calls) == 2  # of 256 and 44
+        single, other = self.run(module=False, objective=objective)
+        assert len(calls) == 2
+        assert blocks.accepted == single.accepted
+        assert blocks.end == pytest.approx(single.end, abs=1e-6)
+        assert same(end, other)
+        assert None not in blocks.scores
+
+    @pytest.mark.parametrize("resistance", ["synchronises", "changes its values", "raises"])
+    def test_a_module_that_cannot_be_run_so(self, resistance):
+        def wrap(loss):
+            def call():
+                value = loss()
+                batched = torch._C._functorch.is_functorch_wrapped_tensor(value)
+                if resistance == "synchronises":
+                    return value * float(value.detach() > -1)
+                if resistance == "raises" and batched:
+                    raise ZeroDivisionError
+                return value * 1.5 if batched else value
+
+            return call
+
+        found, end = self.run(wrap=wrap)
+        plain, other = self.run(module=False)
+        assert found.accepted == plain.accepted
+        assert same(end, other)
+        assert found.end == plain.end
+
+    def test_big_models_and_convolutions_are_run_one_by_one(self):
+        for make in (cnn, lambda: (nn.Linear(200, 101), (200,))):
+            network, batches = setting(make, 0)
+            found = evaluator(network, batches, module=network)
+            assert parallel.ParallelScorer.where_it_pays(found, found.params) is None
+
+    def test_patience_counts_candidates_not_blocks(self):
+        acceptance = Decisions(*[index == 2 for index in range(300)])
+        result, _ = self.run(acceptance=acceptance, patience=7)
+        assert len(result.scores) == 10
+        assert result.accepted == [2]
+
+
+def test_patience():
+    network, batches = setting(mlp, 1)
+    decisions = [0, 1, 0, 0, 1, 0, 0, 0, 1, 1]
+    result = annealing_search(
+        network.parameters(),
+        evaluator(network, batches),
+        proposal=Walk(0.01),
+        num_candidates=10,
+        acceptance=Decisions(*decisions),
+        patience=3,
+    )
+    assert result.accepted == [1, 4]
+    assert len(result.scores) == 8
 
 
 class TestPositions:
     """Where candidates lie, seen by an evaluation that only looks."""
 
-    class Constant(Proposal):
-        """Moves by one, so that a point tells how many moves led to it."""
-
-        def noise(self, param, radius, generator):
-            return torch.ones_like(param)
-
-    def visited(self, origin, accept):
+    def visited(self, kind, accept):
+        """Each move is by one, so that a point tells how many moves led to it."""
         param = torch.zeros(1)
         seen = []
 
@@ -228,25 +381,25 @@ class TestPositions:
             value = math.tanh(0.01 * len(seen))  # ever better
             return torch.tensor(0.0), torch.tensor([[1.0, value], [value, 1.0]])
 
-        proposal = type("One", (self.Constant,), {"origin": origin})(1.0)
-        decisions = iter(accept)
-        annealing_search(
-            [param],
-            evaluate,
-            proposal=proposal,
-            num_candidates=len(accept),
-            acceptance=lambda *_: next(decisions),
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(proposals, "uniform_noise", lambda param, *_: torch.ones_like(param))
+            annealing_search(
+                [param],
+                evaluate,
+                proposal=kind(1.0),
+                num_candidates=len(accept),
+                acceptance=Decisions(*accept),
+            )
         return seen[1:], param.item()
 
     def test_walk_goes_back_to_the_start_after_an_accept(self):
-        assert self.visited("last", [0, 0, 1, 0, 0]) == ([1, 2, 3, 1, 2], 3)
+        assert self.visited(Walk, [0, 0, 1, 0, 0]) == ([1, 2, 3, 1, 2], 3)
 
     def test_ball_stays_around_the_start(self):
-        assert self.visited("start", [0, 1, 0, 0]) == ([1, 1, 1, 1], 1)
+        assert self.visited(Ball, [0, 1, 0, 0]) == ([1, 1, 1, 1], 1)
 
     def test_climb_goes_on_from_the_accepted(self):
-        assert self.visited("accepted", [0, 1, 0, 1, 0]) == ([1, 1, 2, 2, 3], 2)
+        assert self.visited(Climb, [0, 1, 0, 1, 0]) == ([1, 1, 2, 2, 3], 2)
 
 
 class TestGreedy:
@@ -262,15 +415,64 @@ class TestGreedy:
         ],
     )
     def test_references(self, loss, objective, best, start):
-        candidate = Score(loss, objective, objective, objective)
-        assert Greedy(0.1)(candidate, self.BEST, self.START) is best
-        assert Greedy(0.1, "start")(candidate, self.BEST, self.START) is start
+        for reference, expected in (("best", best), ("start", start)):
+            greedy = Greedy(0.1, reference)
+            passes = objective > greedy.objective_above(self.BEST, 0, 0.5)
+            passes &= loss < greedy.loss_below(self.BEST, self.START)
+            assert passes is expected
 
     def test_wrong_arguments(self):
         with pytest.raises(ValueError, match="`loss_tolerance` must be a number, got nan"):
             Greedy(math.nan)
         with pytest.raises(ValueError, match="`reference` must be 'best' or 'start', got 'last'"):
             Greedy(reference="last")
+
+
+class TestMetropolis:
+    POINT = Score(1.0, 0.1, 0.1, 0.1)
+
+    def test_worse_points_are_accepted_with_the_boltzmann_probability(self):
+        metropolis = Metropolis(temperature=0.2, cooling=0.5)
+        draws = torch.rand(20_000, generator=generator()).tolist()
+        for index, temperature in enumerate((0.2, 0.1, 0.05)):
+            taken = [metropolis.objective_above(self.POINT, index, u) < 0.0 for u in draws]
+            share = sum(taken) / len(taken)
+            assert share == pytest.approx(math.exp(-0.1 / temperature), abs=0.01)
+
+    def test_better_points_always(self):
+        metropolis = Metropolis(1.0)
+        assert all(metropolis.objective_above(self.POINT, 0, u) <= 0.1 for u in (0.0, 0.5, 1.0))
+
+    def test_ends_at_the_best_of_what_it_accepted(self):
+        network, batches = setting(mlp, 1)
+        result = annealing_search(
+            network.parameters(),
+            evaluator(network, batches),
+            proposal=Climb(0.05),
+            num_candidates=80,
+            acceptance=Metropolis(5.0, cooling=1.0),
+            generator=generator(),
+        )
+        values = [result.scores[i].objective for i in result.accepted]
+        assert values != sorted(values)  # it went down too
+        assert result.end.objective == max(values) > values[-1]
+        _, cosines = function(network, batches)()
+        off_diagonal = cosines[torch.triu(torch.ones(3, 3), 1).bool()]
+        assert off_diagonal.min().item() == pytest.approx(result.end.objective, abs=1e-12)
+
+    @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+    def test_temperature_out_of_range(self, temperature):
+        with pytest.raises(ValueError, match=f"`temperature` must be positive, got {temperature}"):
+            Metropolis(temperature)
+
+    @pytest.mark.parametrize("cooling", [0.0, 1.1, math.nan])
+    def test_cooling_out_of_range(self, cooling):
+        with pytest.raises(ValueError, match=rf"`cooling` must be in \(0, 1\], got {cooling}"):
+            Metropolis(1.0, cooling)
+
+    def test_the_rest_as_for_greedy(self):
+        with pytest.raises(ValueError, match="`reference`"):
+            Metropolis(1.0, reference="last")
 
 
 class TestNotFinite:
@@ -281,7 +483,7 @@ class TestNotFinite:
             lambda: next(values),
             proposal=Ball(1.0),
             num_candidates=3,
-            acceptance=lambda *_: True,
+            acceptance=Decisions(True),
         )
         return param, result
 
@@ -320,6 +522,18 @@ class TestWrongArguments:
         with pytest.raises(ValueError, match="`num_candidates` must not be negative, got -1"):
             self.search(num_candidates=-1)
 
+    @pytest.mark.parametrize("patience", [0, -1])
+    def test_patience(self, patience):
+        with pytest.raises(ValueError, match=f"`patience` must be at least 1 .* got {patience}"):
+            self.search(patience=patience)
+
+    def test_guided_needs_to_differentiate(self):
+        with pytest.raises(ValueError, match="`evaluate` to be a DomainEvaluator, got a function"):
+            point = torch.tensor(0.0), torch.eye(2)
+            annealing_search(
+                [torch.zeros(1)], lambda: point, proposal=Guided(1.0), num_candidates=1
+            )
+
     def test_objective(self):
         with pytest.raises(ValueError, match="`objective` must be 'min' or 'mean', got 'max'"):
             self.search(objective="max")
@@ -329,7 +543,12 @@ def test_default_generator_is_the_global_one():
     ends = []
     for _ in range(2):
         torch.manual_seed(5)
-        network, _, evaluate = setting(mlp, 1)
-        annealing_search(network.parameters(), evaluate, proposal=Ball(0.05), num_candidates=10)
+        network, batches = setting(mlp, 1)
+        annealing_search(
+            network.parameters(),
+            function(network, batches),
+            proposal=Ball(0.05),
+            num_candidates=10,
+        )
         ends.append(copies(network))
     assert same(*ends)

@@ -5,14 +5,17 @@ from gga_lightning.callbacks import (
     GradientGuidedAnnealing,
     GradientGuidedNoise,
 )
-from gga_lightning.proposals import Ball, Walk
-from gga_lightning.search import Greedy
+from gga_lightning.proposals import Ball, Climb, Guided, Walk
+from gga_lightning.search import Greedy, Metropolis
 
 __all__ = [
     "Ball",
+    "Climb",
     "GradientConflictMonitor",
     "GradientGuidedAnnealing",
     "GradientGuidedNoise",
     "Greedy",
+    "Guided",
+    "Metropolis",
     "Walk",
 ]

@@ -1,10 +1,9 @@
 """Puts back what running a module changes, apart from its parameters."""
 
 import collections
-import contextlib
 import functools
 import random
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 # What nn.Module keeps for itself and no forward pass changes: parameters, children, hooks.
 _OWN_ATTRIBUTES = vars(nn.Module()).keys() - {"_buffers"}
 _ABSENT = object()
+
+Access = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 class Rewind:
@@ -34,52 +35,70 @@ class Rewind:
         Args:
             module: The module whose state to remember.
             device: Where it runs, for that device's random state.
-            redraw_randomness: Whether the random state runs on from evaluation to evaluation
-                instead of being the same at the start of each.
+            redraw_randomness: Whether the random state runs on from run to run instead of being
+                the same in all runs of a kind.
         """
-        self._randomness = [_Saved(*access) for access in _random_states(device)]
-        self._generators: list[_Saved] = []
+        self._randomness: list[Access] = _random_states(device)
         self._containers: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Tensor, Tensor]] = []
         self._redraw = redraw_randomness
-        self._evaluated = False
         self._changing: list[tuple[Any, Any]] = []
-        self._drawing: list[_Saved] = []
+        self._draws: dict[Hashable, list[tuple[Callable[[Any], Any], Any]]] = {}
         self._seen: set[int] = set()
         self._parameters = {_storage(param) for param in module.parameters()}
         for child in module.modules():
             space = vars(child)
             entries = (space[key] for key in space.keys() - _OWN_ATTRIBUTES)
             self._remember_container(space, space.copy(), entries)
+        self._start = [get() for get, _ in self._randomness]
+        self._now: list[Any] = []
 
-    @contextlib.contextmanager
-    def evaluation(self) -> Generator[None, None, None]:
-        """Runs its body from the remembered state, as far as the body is known to change it.
+    def before(self, kind: Hashable) -> None:
+        """Prepares a run of the module: the remembered state, and this kind's random state.
 
-        What the first evaluation changes is put back before each further one; :meth:`restore`
-        looks at everything again.
+        Each kind of run (each domain) has random draws of its own, those of its first run, which
+        does not depend on what ran in between. Close it with :meth:`after`.
+
+        Args:
+            kind: Names runs that shall be alike.
         """
-        if self._evaluated:
-            self._restore_tensors()
-            for live, saved in self._changing:
+        draws = self._draws.get(kind)
+        self._restore_tensors()
+        for live, saved in self._containers if draws is None else self._changing:
+            if _differs(live, saved):
                 _refill(live, saved)
-            for state in self._drawing:
-                state.restore()
-        yield
-        if not self._evaluated:
-            self._evaluated = True
-            self._changing = [pair for pair in self._containers if _differs(*pair)]
-            randomness = [] if self._redraw else self._randomness
-            self._drawing = [state for state in self._generators + randomness if state.changed()]
+        if draws is None:
+            self._now = [get() for get, _ in self._randomness]
+        else:
+            for put, state in draws:
+                put(state)
+
+    def after(self, kind: Hashable) -> None:
+        """Closes a run; takes note, after a kind's first, of what such runs change.
+
+        Args:
+            kind: As given to :meth:`before`.
+        """
+        if kind in self._draws:
+            return
+        known = {id(live) for live, _ in self._changing}
+        self._changing += [
+            pair for pair in self._containers if id(pair[0]) not in known and _differs(*pair)
+        ]
+        self._draws[kind] = [
+            (put, state)
+            for (get, put), state in zip(self._randomness, self._now, strict=True)
+            if not self._redraw and not _same(get(), state)
+        ]
 
     def restore(self) -> None:
-        """Goes back to the remembered state."""
+        """Goes back to the remembered state, random state included."""
         for live, saved in self._containers:
             if _differs(live, saved):
                 _refill(live, saved)
         self._restore_tensors()
-        for state in self._generators + self._randomness:
-            state.restore()
+        for (_, put), state in zip(self._randomness, self._start, strict=True):
+            put(state)
 
     @torch.no_grad()
     def _restore_tensors(self) -> None:
@@ -92,7 +111,7 @@ class Rewind:
                 self._seen.add(id(value))
                 self._tensors.append((value, value.clone()))
         elif isinstance(value, torch.Generator):
-            self._generators.append(_Saved(value.get_state, value.set_state))
+            self._randomness.append((value.get_state, value.set_state))
         elif isinstance(value, tuple):
             for entry in value:
                 self._remember(entry)
@@ -121,23 +140,8 @@ class Rewind:
         )
 
 
-class _Saved:
-    """A random state with the way to read and to set it."""
-
-    def __init__(self, get: Callable[[], Any], put: Callable[[Any], Any]) -> None:
-        self._get = get
-        self._put = put
-        self._state = get()
-
-    def changed(self) -> bool:
-        return not _same(self._get(), self._state)
-
-    def restore(self) -> None:
-        self._put(self._state)
-
-
-def _random_states(device: torch.device) -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    states = [
+def _random_states(device: torch.device) -> list[Access]:
+    states: list[Access] = [
         (torch.get_rng_state, torch.set_rng_state),
         (np.random.get_state, np.random.set_state),
         (random.getstate, random.setstate),
@@ -154,7 +158,7 @@ def _same(left: Any, right: Any) -> bool:
         return torch.equal(left, right)
     if isinstance(left, np.ndarray):
         return np.array_equal(left, right)
-    if isinstance(left, tuple):
+    if isinstance(left, tuple) and any(isinstance(entry, tuple | np.ndarray) for entry in left):
         return all(_same(*pair) for pair in zip(left, right, strict=True))
     return left == right
 

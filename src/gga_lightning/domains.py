@@ -8,13 +8,21 @@ them, and any other structure with a callable of the user's, are turned into the
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["DomainBatches", "Split", "batch_rows", "split_batch", "split_by_label"]
+__all__ = [
+    "DomainBatches",
+    "Split",
+    "batch_rows",
+    "shuffle_domains",
+    "split_batch",
+    "split_by_label",
+]
 
 Split = str | int | Callable[[Any], Mapping[Any, Any]]
 
@@ -119,6 +127,37 @@ def split_by_label(batch: Any, labels: Tensor | Sequence[Any]) -> dict[str, Any]
     }
 
 
+def shuffle_domains(batches: DomainBatches, generator: torch.Generator) -> DomainBatches:
+    """Deals the samples out to the domains at random, each domain as large as before.
+
+    The control for everything that uses domains: all samples are still there, with all that
+    belongs to them, and only which domain they are of is lost.
+
+    Args:
+        batches: The domains, of equal structure.
+        generator: A CPU generator.
+
+    Returns:
+        Domains of the same names and sizes.
+
+    Raises:
+        ValueError: If the domains' batches cannot be joined.
+    """
+    sizes = [batch_rows(part) for part in batches.parts.values()]
+    order = torch.randperm(sum(sizes), generator=generator)
+    try:
+        mixed = _mix(list(batches.parts.values()), sizes, order)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            "The domains of a batch can be shuffled only where their batches have the same "
+            f"structure and samples of the same shape ({error})."
+        ) from error
+    parts = dict(zip(batches.parts, mixed, strict=True))
+    native = batches.steps is not batches.parts
+    steps = {name: {name: part} for name, part in parts.items()} if native else parts
+    return batches._replace(parts=parts, steps=steps)
+
+
 def batch_rows(batch: Any, expected: int | None = None) -> int:
     """Counts the samples of a batch: the first dimension of its first tensor.
 
@@ -220,12 +259,37 @@ def _take(tree: Any, size: int, rows: Tensor) -> Any:
     children = _children(tree)
     if children is None:
         return tree
-    plain = all(_children(child) is None and not isinstance(child, Tensor) for child in children)
-    if type(tree) in (tuple, list) and len(tree) == size and plain:  # e.g. N file names
+    if _is_plain(tree) and len(tree) == size:  # e.g. N file names
         taken = [tree[row] for row in rows.tolist()]
     else:
         taken = [_take(child, size, rows) for child in children]
     return _rebuild(tree, taken)
+
+
+def _mix(trees: list[Any], sizes: list[int], order: Tensor) -> list[Any]:
+    """Joins the rows of trees of equal structure, reorders them, and cuts them apart again."""
+    first = trees[0]
+    if isinstance(first, Tensor):
+        cut = all(t.ndim and len(t) == size for t, size in zip(trees, sizes, strict=True))
+        return list(torch.cat(trees)[order.to(first.device)].split(sizes)) if cut else trees
+    children = [_children(tree) for tree in trees]
+    if children[0] is None:
+        return trees
+    if _is_plain(first) and all(len(t) == size for t, size in zip(trees, sizes, strict=True)):
+        joined = [value for tree in trees for value in tree]
+        values = iter([joined[row] for row in order.tolist()])
+        return [type(first)(itertools.islice(values, size)) for size in sizes]
+    mixed = [_mix(list(column), sizes, order) for column in zip(*children, strict=True)]
+    return [
+        _rebuild(tree, list(own)) for tree, own in zip(trees, zip(*mixed, strict=True), strict=True)
+    ]
+
+
+def _is_plain(tree: Any) -> bool:
+    """Whether this is a tuple or list of plain values, such as file names."""
+    return type(tree) in (tuple, list) and all(
+        _children(child) is None and not isinstance(child, Tensor) for child in tree
+    )
 
 
 def _rebuild(tree: Any, children: list[Any]) -> Any:

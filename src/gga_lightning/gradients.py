@@ -17,6 +17,7 @@ __all__ = [
     "cosine_matrix",
     "domain_gradients",
     "gram_matrix",
+    "inner_products",
     "pairwise",
 ]
 
@@ -80,11 +81,33 @@ def gram_matrix(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
     for tensors in zip(*gradients, strict=True):
         flat = [_flat(tensor) for tensor in tensors]
         products += [torch.dot(flat[i], flat[j]) for i in range(size) for j in range(i, size)]
+    upper = _summed(products, size * (size + 1) // 2)
+    return upper[_triangle(size, upper.device)]
+
+
+def inner_products(gradient: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Computes the inner products of one gradient with others, as :func:`gram_matrix` does.
+
+    Args:
+        gradient: A gradient.
+        others: One or more gradients of equally many tensors.
+
+    Returns:
+        Shape ``(len(others),)``, float64.
+    """
+    products: list[Tensor] = []
+    for tensor, *rest in zip(gradient, *others, strict=True):
+        flat = _flat(tensor)
+        products += [torch.dot(flat, _flat(other)) for other in rest]
+    return _summed(products, len(others))
+
+
+def _summed(products: list[Tensor], size: int) -> Tensor:
+    """Sums consecutive rows of ``size`` products in float64."""
     stacked = torch.stack(products)
     if stacked.device.type == "mps":  # has no float64
         stacked = stacked.cpu()
-    upper = stacked.view(-1, size * (size + 1) // 2).double().sum(0)
-    return upper[_triangle(size, upper.device)]
+    return stacked.view(-1, size).double().sum(0)
 
 
 @functools.cache
@@ -111,14 +134,14 @@ def cosine_matrix(gram: Tensor) -> Tensor:
     """Turns inner products into cosine similarities.
 
     Args:
-        gram: Inner products of D gradients, shape ``(D, D)``.
+        gram: Inner products of D gradients, shape ``(..., D, D)``.
 
     Returns:
-        Cosines in [-1, 1], shape ``(D, D)``. A zero gradient has cosine 0 with every gradient,
-        itself included; a non-finite one gives NaN.
+        Cosines in [-1, 1], shape ``(..., D, D)``. A zero gradient has cosine 0 with every
+        gradient, itself included; a non-finite one gives NaN.
     """
-    norms = gram.diagonal().sqrt()
-    scale = norms[:, None] * norms[None, :]
+    norms = gram.diagonal(dim1=-2, dim2=-1).sqrt()
+    scale = norms[..., :, None] * norms[..., None, :]
     cosines = torch.where(scale == 0, torch.zeros_like(gram), gram / scale)
     return cosines.clamp(-1.0, 1.0)
 
@@ -127,13 +150,13 @@ def pairwise(matrix: Tensor) -> Tensor:
     """Picks the entries above the diagonal: one for each unordered pair of domains.
 
     Args:
-        matrix: Shape ``(D, D)``.
+        matrix: Shape ``(..., D, D)``.
 
     Returns:
-        Shape ``(D (D - 1) / 2,)``, in the order (0, 1), (0, 2), ..., (1, 2), ...
+        Shape ``(..., D (D - 1) / 2)``, in the order (0, 1), (0, 2), ..., (1, 2), ...
     """
-    rows, columns = torch.triu_indices(*matrix.shape, offset=1).tolist()
-    return matrix[rows, columns]
+    rows, columns = torch.triu_indices(*matrix.shape[-2:], offset=1).tolist()
+    return matrix[..., rows, columns]
 
 
 class Conflict(NamedTuple):

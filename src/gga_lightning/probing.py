@@ -6,9 +6,9 @@ back; ``.grad`` is never touched. The parameters are the caller's business.
 """
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,40 +17,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from torch import Tensor
+from torch import Tensor, nn
 
 from gga_lightning._rewind import Rewind
-from gga_lightning.domains import DomainBatches, Split, batch_rows, split_batch
-from gga_lightning.gradients import cosine_matrix, gram_matrix
+from gga_lightning.domains import DomainBatches, Split, batch_rows, shuffle_domains, split_batch
+from gga_lightning.evaluation import DomainEvaluator
 
-__all__ = ["DomainLoss", "Evaluation", "LossSource", "Probe", "probe"]
+__all__ = ["DomainLoss", "LossSource", "Probe", "probe"]
 
 DomainLoss = Callable[[LightningModule, Any], Tensor]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The domains' losses and gradients at one point.
-
-    Attributes:
-        losses: Each domain's mean loss over its samples (on all ranks), shape ``(D,)``.
-        weights: Each domain's share of the samples, D numbers that sum to 1.
-        gradients: D gradients with respect to all parameters asked for.
-    """
-
-    losses: Tensor
-    weights: list[float]
-    gradients: list[tuple[Tensor, ...]]
-
-    @property
-    def loss(self) -> Tensor:
-        """The mean loss over all samples: the domain losses, weighted by their sizes."""
-        return torch.dot(self.losses, self.losses.new_tensor(self.weights))
-
-    @property
-    def cosines(self) -> Tensor:
-        """Cosine similarities of the domain gradients, shape ``(D, D)``, float64."""
-        return cosine_matrix(gram_matrix(self.gradients))
 
 
 class LossSource:
@@ -124,11 +99,12 @@ class LossSource:
         raise MisconfigurationException(f"{self.name} {problem}, on domain {domain!r}.")
 
 
-class Probe:
+class Probe(DomainEvaluator):
     """A batch's domains, ready to be evaluated. Made by :func:`probe`.
 
     Under several processes every domain is that of all ranks' batches joined: a rank weighs by
-    its number of samples, and one that has none of a domain adds nothing to it.
+    its number of samples, and one that has none of a domain adds nothing to it. Where
+    ``training_step`` returns None the domain's loss is NaN and its gradient zero.
 
     Attributes:
         domains: The names of the domains that have samples, on any rank, in a common order.
@@ -145,6 +121,7 @@ class Probe:
         *,
         reduce: Callable[[Tensor], Tensor] | None = None,
         loss_scale: float = 1.0,
+        module: nn.Module | None = None,
     ) -> None:
         """Counts the domains' samples over all ranks.
 
@@ -156,6 +133,7 @@ class Probe:
             reduce: Sums a tensor over the ranks; None for a single process.
             loss_scale: What losses are multiplied by while differentiated, against underflow
                 in float16.
+            module: The module that the losses run.
         """
         here = {name: batch_rows(part) for name, part in batches.parts.items()}
         ranks = [here] if reduce is None else _gather(here)
@@ -167,86 +145,38 @@ class Probe:
             if (names := [name for name in self.domains if name not in sizes])
         }
         totals = [sum(sizes.get(name, 0) for sizes in ranks) for name in self.domains]
-        self._weights = [total / sum(totals) for total in totals]
-        self._shares = [here.get(name, 0) / totals[i] for i, name in enumerate(self.domains)]
-        self._loss = loss
-        self._params = list(params)
-        # one type for losses and gradients, equal on all ranks, and in at least float32
-        self._dtype = torch.promote_types(self._params[0].dtype, torch.float32)
+        super().__init__(
+            [functools.partial(loss, name) for name in self.domains],
+            params,
+            sizes=totals,
+            shares=[here.get(n, 0) / total for n, total in zip(self.domains, totals, strict=True)],
+            reduce=reduce,
+            surroundings=_Guarded(rewind, params),
+            loss_scale=loss_scale,
+            module=module,
+        )
+
+
+class _Guarded:
+    """A rewind that also sees to it that nobody else moves the parameters."""
+
+    def __init__(self, rewind: Rewind, params: Sequence[Tensor]) -> None:
         self._rewind = rewind
-        self._reduce = reduce
-        self._loss_scale = loss_scale
+        self._params = params
+        self._versions: list[int] = []
 
-    def __call__(self) -> tuple[Tensor, Tensor]:
-        """Evaluates the present parameters, in the form that the search takes.
+    def before(self, kind: int) -> None:
+        self._rewind.before(kind)
+        self._versions = [param._version for param in self._params]
 
-        Returns:
-            The loss of the whole batch (scalar) and the cosine matrix, shape ``(D, D)``.
-        """
-        evaluation = self.evaluate()
-        loss, cosines = evaluation.loss, evaluation.cosines
-        if self._reduce is not None:
-            # Equal already; this keeps the ranks' decisions together on unlike devices too.
-            torch.distributed.broadcast(loss, src=0)
-            torch.distributed.broadcast(cosines, src=0)
-        return loss, cosines
-
-    def evaluate(self) -> Evaluation:
-        """Computes every domain's loss and gradient at the present parameters.
-
-        Returns:
-            Losses and gradients, equal on all ranks. Where ``training_step`` returns None the
-            domain's loss is NaN and its gradient zero.
-
-        Raises:
-            MisconfigurationException: If the module's loss is not a scalar with a graph, or the
-                module changes its parameters while computing it.
-        """
-        versions = [param._version for param in self._params]
-        with self._rewind.evaluation():
-            pairs = [
-                self._one_domain(name, share)
-                for name, share in zip(self.domains, self._shares, strict=True)
-            ]
-        if versions != [param._version for param in self._params]:
+    def after(self, kind: int) -> None:
+        if self._versions != [param._version for param in self._params]:
             raise MisconfigurationException(
                 "The module changes its parameters in place while its loss is computed, which "
                 "cannot be undone. Give `domain_loss=`, a callable (module, domain_batch) -> "
                 "loss without that."
             )
-        losses = torch.stack([loss for loss, _ in pairs])
-        if self._reduce is not None:
-            losses = self._reduce(losses)
-        return Evaluation(losses, self._weights, [gradient for _, gradient in pairs])
-
-    def _one_domain(self, name: str, share: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The domain's loss (this rank's share of it) and its gradient over all ranks."""
-        dtype, device = self._dtype, self._params[0].device
-        loss = self._loss(name) if share else None
-        if loss is None:
-            gradient = tuple(torch.zeros_like(param) for param in self._params)
-            value = torch.full((), torch.nan if share else 0.0, dtype=dtype, device=device)
-        else:
-            gradient = torch.autograd.grad(
-                loss * self._loss_scale if self._loss_scale != 1.0 else loss,
-                self._params,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            value = loss.detach().to(dtype)
-        if self._reduce is not None:
-            value = value * share
-            gradient = self._reduced(gradient, share)
-        if self._loss_scale != 1.0:
-            gradient = tuple(g / self._loss_scale for g in gradient)
-        return value, gradient
-
-    def _reduced(self, gradient: Sequence[Tensor], share: float) -> tuple[Tensor, ...]:
-        """The gradient of the domain's risk over all ranks, in one collective."""
-        assert self._reduce is not None
-        flat = torch.cat([g.to(self._dtype).flatten() for g in gradient])
-        parts = self._reduce(flat * share).split([g.numel() for g in gradient])
-        return tuple(part.view(g.shape) for part, g in zip(parts, gradient, strict=True))
+        self._rewind.after(kind)
 
 
 @contextlib.contextmanager
@@ -261,6 +191,7 @@ def probe(
     split: Split | None = None,
     full_precision: bool = False,
     redraw_randomness: bool = False,
+    shuffle: torch.Generator | None = None,
 ) -> Generator[Probe, None, None]:
     """Opens a training batch for evaluations without side effects.
 
@@ -276,15 +207,20 @@ def probe(
             trainer's precision, as the search needs: its differences drown in less.
         redraw_randomness: Whether each evaluation draws its own dropout masks instead of all of
             them seeing the same.
+        shuffle: If given, draws which domain each sample counts as; see
+            :func:`gga_lightning.domains.shuffle_domains`.
 
     Yields:
         The probe. On leaving, also by an exception, everything but the parameters is as before.
 
     Raises:
-        MisconfigurationException: If no domains can be found in the batch.
+        MisconfigurationException: If no domains can be found in the batch, or they cannot be
+            shuffled.
     """
     try:
         batches = split_batch(batch, split)
+        if shuffle is not None and batches.parts:
+            batches = shuffle_domains(batches, shuffle)
     except ValueError as error:
         raise MisconfigurationException(str(error)) from error
     source = LossSource(pl_module, domain_loss)
@@ -309,6 +245,7 @@ def probe(
             rewind,
             reduce=_reducer(trainer),
             loss_scale=1.0 if scaler is None else scaler.get_scale(),
+            module=pl_module,
         )
 
 

@@ -1,59 +1,58 @@
 """The search: propose a point, score it, accept it or not, and end at the best one.
 
-Plain PyTorch: it moves a list of tensors in place and asks a callable for the loss and the
-cosines where they stand. Nothing of a candidate is stored but its seed.
+Plain PyTorch: it moves a list of tensors in place and asks an evaluator for the loss and the
+cosines where they stand.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from gga_lightning.proposals import Proposal
+from gga_lightning.ascent import agreement_ascent
+from gga_lightning.evaluation import DomainEvaluator, Objective, Score, check_objective
+from gga_lightning.gradients import pairwise
+from gga_lightning.parallel import ParallelScorer
+from gga_lightning.proposals import Candidates, Place, Proposal
 
-__all__ = ["Acceptance", "Greedy", "Objective", "Score", "SearchResult", "annealing_search"]
+__all__ = ["Acceptance", "Greedy", "Metropolis", "SearchResult", "annealing_search"]
 
-Objective = Literal["min", "mean"]
-
-
-class Score(NamedTuple):
-    """What the search knows of a point.
-
-    Attributes:
-        loss: The loss of the whole batch.
-        min_cosine: The lowest cosine over the pairs of domains, in [-1, 1].
-        mean_cosine: The mean cosine over the pairs, in [-1, 1].
-        objective: Whichever of the two the search raises.
-    """
-
-    loss: float
-    min_cosine: float
-    mean_cosine: float
-    objective: float
-
-    @property
-    def finite(self) -> bool:
-        """Whether the loss and the objective are numbers; a point that is not is never taken."""
-        return math.isfinite(self.loss) and math.isfinite(self.objective)
+Evaluate = DomainEvaluator | Callable[[], tuple[Tensor, Tensor]]
 
 
 class Acceptance(Protocol):
-    """Decides whether a candidate is accepted. Called only with finite candidates."""
+    """Decides on candidates: what their objective must exceed and their loss stay below.
 
-    def __call__(self, candidate: Score, accepted: Score, start: Score) -> bool:
-        """Decides on one candidate.
+    As bounds, known before a candidate is evaluated, so that one which cannot pass need not be
+    evaluated to the end.
+    """
+
+    def objective_above(self, accepted: Score, index: int, draw: float) -> float:
+        """What a candidate's objective must exceed.
 
         Args:
-            candidate: The point to decide on.
+            accepted: The last accepted point, at first the start.
+            index: The candidate's index.
+            draw: A number drawn from U(0, 1) for it.
+
+        Returns:
+            The bound.
+        """
+        ...
+
+    def loss_below(self, accepted: Score, start: Score) -> float:
+        """What a candidate's loss must stay below.
+
+        Args:
             accepted: The last accepted point, at first the start.
             start: Where the search began.
 
         Returns:
-            Whether to accept the candidate.
+            The bound.
         """
         ...
 
@@ -84,13 +83,57 @@ class Greedy:
         if self.reference not in ("best", "start"):
             raise ValueError(f"`reference` must be 'best' or 'start', got {self.reference!r}.")
 
-    def __call__(self, candidate: Score, accepted: Score, start: Score) -> bool:
-        """Decides on one candidate; see :class:`Acceptance`."""
+    def objective_above(self, accepted: Score, index: int, draw: float) -> float:
+        """What a candidate's objective must exceed; see :class:`Acceptance`."""
+        return accepted.objective
+
+    def loss_below(self, accepted: Score, start: Score) -> float:
+        """What a candidate's loss must stay below; see :class:`Acceptance`."""
         reference = accepted if self.reference == "best" else start
-        return (
-            candidate.objective > accepted.objective
-            and candidate.loss - reference.loss < self.loss_tolerance
-        )
+        return reference.loss + self.loss_tolerance
+
+
+@dataclass(frozen=True)
+class Metropolis:
+    """Simulated annealing proper: also accepts a worse candidate, ever more seldom.
+
+    A candidate that lowers the objective by d is accepted with probability exp(-d / T), T falling
+    geometrically from candidate to candidate. The search still ends at the best accepted point.
+
+    Attributes:
+        temperature: T for the first candidate, in units of the objective (a cosine); positive.
+        cooling: What T is multiplied by after each candidate, in (0, 1].
+        loss_tolerance: See :class:`Greedy`.
+        reference: See :class:`Greedy`; ``"start"`` here, so that the loss cannot creep up over
+            many accepts.
+
+    Source: Kirkpatrick, Gelatt & Vecchi, Science 1983. The paper's code has temperature fields,
+    but nothing reads them.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    temperature: float
+    cooling: float = 0.99
+    loss_tolerance: float = 0.1
+    reference: Literal["best", "start"] = "start"
+
+    def __post_init__(self) -> None:
+        Greedy(self.loss_tolerance, self.reference)  # checks the two
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
+        if not 0 < self.cooling <= 1:
+            raise ValueError(f"`cooling` must be in (0, 1], got {self.cooling}.")
+
+    def objective_above(self, accepted: Score, index: int, draw: float) -> float:
+        """What a candidate's objective must exceed; see :class:`Acceptance`."""
+        temperature = self.temperature * self.cooling**index
+        return accepted.objective + temperature * math.log(max(draw, 1e-300))
+
+    def loss_below(self, accepted: Score, start: Score) -> float:
+        """What a candidate's loss must stay below; see :class:`Acceptance`."""
+        return Greedy(self.loss_tolerance, self.reference).loss_below(accepted, start)
 
 
 @dataclass(frozen=True)
@@ -100,14 +143,17 @@ class SearchResult:
     Attributes:
         start: The score where it began.
         end: The score where the parameters are now: the best accepted point, or the start.
-        scores: The score of every candidate, in order; empty if the start was not finite.
+        scores: Each candidate's score, in order, None for one whose evaluation was broken off
+            because it could no longer be accepted. Empty if the start was not finite.
         accepted: The indices of the accepted candidates.
+        by_differences: Whether a guided proposal had to use finite differences.
     """
 
     start: Score
     end: Score
-    scores: list[Score] = field(repr=False)
+    scores: list[Score | None] = field(repr=False)
     accepted: list[int]
+    by_differences: bool = False
 
     @property
     def gain(self) -> float:
@@ -122,13 +168,14 @@ class SearchResult:
 
 def annealing_search(
     params: Iterable[Tensor],
-    evaluate: Callable[[], tuple[Tensor, Tensor]],
+    evaluate: Evaluate,
     *,
     proposal: Proposal,
     num_candidates: int,
     objective: Objective = "min",
     acceptance: Acceptance | None = None,
-    generator: Generator | None = None,
+    generator: torch.Generator | None = None,
+    patience: int | None = None,
     on_candidate: Callable[[int, Score], None] | None = None,
 ) -> SearchResult:
     """Moves parameters to the best point found nearby, in place.
@@ -139,14 +186,16 @@ def annealing_search(
 
     Args:
         params: The tensors to move, of real floating-point numbers.
-        evaluate: Takes nothing; returns the loss (a scalar tensor) and the domains' cosine matrix
-            (shape ``(D, D)``, D at least 2) at the parameters' present values. It must not move
-            them.
+        evaluate: A :class:`DomainEvaluator`; or a function without arguments that returns the
+            loss (a scalar tensor) and the domains' cosine matrix (shape ``(D, D)``, D at least 2)
+            at the parameters' present values. It must not move them.
         proposal: Where the next candidate lies.
-        num_candidates: How many are tried; at least 0.
+        num_candidates: How many are tried at most; not negative.
         objective: Which of the pairwise cosines to raise: the lowest or their mean.
         acceptance: Decides on each candidate; ``Greedy()`` if None.
-        generator: A CPU generator for the candidates' seeds; the global one if None.
+        generator: A CPU generator for all randomness of the search; the global one if None.
+        patience: End after so many candidates in a row of which none was accepted; None to try
+            them all.
         on_candidate: Called after each candidate with its index and the best score so far.
 
     Returns:
@@ -154,54 +203,153 @@ def annealing_search(
         objective is not finite.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the proposal needs a
+            :class:`DomainEvaluator` and got a function.
     """
     params = list(params)
+    _check(params, num_candidates, objective, patience)
+    scorer = evaluate if isinstance(evaluate, DomainEvaluator) else _Function(evaluate)
+    place = Place(params, generator)
     acceptance = Greedy() if acceptance is None else acceptance
-    _check(params, num_candidates, objective)
-
-    start = best = accepted = _score(*evaluate(), objective)
-    scores: list[Score] = []
-    accepted_indices: list[int] = []
-    if not start.finite:
-        return SearchResult(start, start, scores, accepted_indices)
-    position = _Position(params, proposal, generator)
+    search = _Search(params, place, scorer, objective, acceptance)
     try:
-        for index in range(num_candidates):
-            position.move()
-            candidate = _score(*evaluate(), objective)
-            scores.append(candidate)
-            if candidate.finite and acceptance(candidate, accepted, start):
-                accepted = candidate
-                accepted_indices.append(index)
-                better = candidate.objective > best.objective
-                best = candidate if better else best
-                position.accept(best=better)
+        for index, _ in enumerate(search.candidates(proposal, num_candidates)):
             if on_candidate is not None:
-                on_candidate(index, best)
+                on_candidate(index, search.best)
+            if patience is not None and search.rejected_in_a_row >= patience:
+                break
     finally:
         try:
-            position.settle()
+            place.settle()
         except BaseException:  # Ctrl-C while settling
-            position.settle()
+            place.settle()
             raise
-    return SearchResult(start, best, scores, accepted_indices)
+    return search.result()
 
 
-def check_objective(objective: str) -> None:
-    """Checks the name of an objective.
+class _Search:
+    """A search under way: scores candidates, decides on them, keeps count."""
 
-    Args:
-        objective: The name.
+    def __init__(
+        self,
+        params: list[Tensor],
+        place: Place,
+        scorer: "DomainEvaluator | _Function",
+        objective: Objective,
+        acceptance: Acceptance,
+    ) -> None:
+        start = scorer.score(objective)
+        assert start is not None
+        self.best = self._start = self._accepted = start
+        self.rejected_in_a_row = 0
+        self._params = params
+        self._place = place
+        self._scorer = scorer
+        self._objective: Objective = objective
+        self._acceptance = acceptance
+        # apart from the seeds of moves, so that candidates may be drawn ahead of decisions
+        self._draws = random.Random(place.draw_seed())
+        self._scores: list[Score | None] = []
+        self._accepted_indices: list[int] = []
+        self._by_differences = False
+        place.ascent = self._ascent
 
-    Raises:
-        ValueError: If it is not one.
-    """
-    if objective not in get_args(Objective):
-        raise ValueError(f"`objective` must be 'min' or 'mean', got {objective!r}.")
+    def candidates(self, proposal: Proposal, count: int) -> Iterator[None]:
+        """Tries candidates; yields after each decision."""
+        moves = self._moves(proposal, count)
+        taken: Any = None  # what a generator is sent first
+        for _ in range(count if self._start.finite else 0):
+            try:
+                score = moves.send(taken)
+            except StopIteration:  # the proposal has no more
+                return
+            taken = self._decide(score)
+            yield
+
+    def result(self) -> SearchResult:
+        """What came of it."""
+        return SearchResult(
+            self._start, self.best, self._scores, self._accepted_indices, self._by_differences
+        )
+
+    def _moves(self, proposal: Proposal, count: int) -> Generator[Score | None, bool, None]:
+        """Moves to candidates, or goes on with those that it has scored ahead."""
+        moves = proposal.candidates(self._place)
+        if proposal.independent and isinstance(self._scorer, DomainEvaluator):
+            together = ParallelScorer.where_it_pays(self._scorer, self._params)
+            if together is not None:
+                yield from self._in_blocks(moves, count, together)
+        yield from moves
+
+    def _in_blocks(
+        self, moves: Candidates, count: int, together: ParallelScorer
+    ) -> Generator[Score | None, bool, None]:
+        """Scores candidates a block at a time, as long as the module lets itself be run so."""
+        while len(self._scores) < count:
+            paths, points = [], []
+            for _ in range(min(together.block, count - len(self._scores))):
+                next(moves)
+                paths.append(self._place.path)
+                points.append(self._place.copy())
+            known = [] if self._scores else [(self._place.start, self._start)]
+            scores = together.scores(points, self._objective, known)
+            for index, path in enumerate(paths):
+                if scores is None:
+                    self._place.follow(path)
+                    yield None
+                else:
+                    self._place.path = path
+                    yield scores[index]
+            if scores is None:
+                return
+
+    def _decide(self, score: Score | None) -> bool:
+        """Accepts the candidate or not, having scored it where that has not been done ahead."""
+        above = self._acceptance.objective_above(
+            self._accepted, len(self._scores), self._draws.random()
+        )
+        if score is None:
+            score = self._scorer.score(self._objective, above)
+        below = self._acceptance.loss_below(self._accepted, self._start)
+        self._scores.append(score)
+        if score is None or not (score.finite and score.objective > above and score.loss < below):
+            self.rejected_in_a_row += 1
+            return False
+        better = score.objective > self.best.objective
+        self._place.accept(best=better)
+        self._accepted = score
+        self.best = score if better else self.best
+        self._accepted_indices.append(len(self._scores) - 1)
+        self.rejected_in_a_row = 0
+        return True
+
+    def _ascent(self, orthogonal: bool) -> list[Tensor]:
+        """The direction in which the objective rises fastest."""
+        if not isinstance(self._scorer, DomainEvaluator):
+            raise ValueError(
+                "A guided proposal differentiates the objective, so it needs `evaluate` to be a "
+                "DomainEvaluator, got a function."
+            )
+        found = agreement_ascent(self._scorer, self._params, self._objective, orthogonal=orthogonal)
+        self._by_differences |= found.by_differences
+        return found.direction
 
 
-def _check(params: list[Tensor], num_candidates: int, objective: str) -> None:
+class _Function:
+    """Scores with a function of the user's."""
+
+    def __init__(self, evaluate: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        self._evaluate = evaluate
+
+    def score(self, objective: Objective, above: float = -math.inf) -> Score:
+        """Scores the present parameters, in one transfer to the host."""
+        loss, cosines = self._evaluate()
+        pairs = pairwise(cosines)
+        value, *values = torch.cat([loss.detach().reshape(1).to(pairs), pairs]).tolist()
+        return Score.of(value, values, objective)
+
+
+def _check(params: list[Tensor], num_candidates: int, objective: str, patience: int | None) -> None:
     if not params or not all(param.is_floating_point() for param in params):
         raise ValueError(
             "`params` must be one or more tensors of real floating-point numbers, "
@@ -209,78 +357,6 @@ def _check(params: list[Tensor], num_candidates: int, objective: str) -> None:
         )
     if num_candidates < 0:
         raise ValueError(f"`num_candidates` must not be negative, got {num_candidates}.")
+    if patience is not None and patience < 1:
+        raise ValueError(f"`patience` must be at least 1 or None, got {patience}.")
     check_objective(objective)
-
-
-def _score(loss: Tensor, cosines: Tensor, objective: Objective) -> Score:
-    """Brings a point's figures to the host, in one transfer."""
-    value, *flat = torch.cat([loss.detach().reshape(1).to(cosines), cosines.flatten()]).tolist()
-    size = len(cosines)
-    pairs = [flat[i * size + j] for i, j in itertools.combinations(range(size), 2)]
-    mean = math.fsum(pairs) / len(pairs)
-    low = mean if math.isnan(mean) else min(pairs)
-    return Score(value, low, mean, low if objective == "min" else mean)
-
-
-class _Position:
-    """Where the parameters are: a stored start and the seeds of the moves made since.
-
-    Adding the same noise in the same order to the same start gives the same bits, so a point is
-    its list of seeds, and the best one is reached again at the end. Only a proposal around the
-    accepted point keeps a second copy.
-    """
-
-    def __init__(
-        self, params: list[Tensor], proposal: Proposal, generator: Generator | None
-    ) -> None:
-        self._params = params
-        self._proposal = proposal
-        self._seeds = generator
-        self._radii = proposal.radii(params)
-        self._noise = {device: Generator(device) for device in {p.device for p in params}}
-        self._start = [param.detach().clone() for param in params]
-        self._accepted = self._start
-        self._path: list[int] = []
-        self._accepted_path: list[int] = []
-        self._best_path: list[int] = []
-
-    @torch.no_grad()
-    def move(self) -> None:
-        """Goes to the next candidate."""
-        if self._proposal.origin == "start":
-            self._return_to(self._start, [])
-        elif self._proposal.origin == "accepted":
-            self._return_to(self._accepted, self._accepted_path)
-        seed = int(torch.randint(2**62, (), generator=self._seeds))
-        self._path.append(seed)
-        self._add(seed)
-
-    @torch.no_grad()
-    def accept(self, *, best: bool) -> None:
-        """Takes note that the present point is accepted, and whether it is the best so far."""
-        self._accepted_path = list(self._path)
-        if best:
-            self._best_path = self._accepted_path
-        if self._proposal.origin == "accepted":
-            self._accepted = [param.detach().clone() for param in self._params]
-        elif self._proposal.origin == "last":
-            self._return_to(self._start, [])
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Ends at the best accepted point, or at the start."""
-        self._return_to(self._start, [])
-        for seed in self._best_path:
-            self._add(seed)
-
-    def _return_to(self, point: list[Tensor], path: list[int]) -> None:
-        for param, value in zip(self._params, point, strict=True):
-            param.copy_(value)
-        self._path = list(path)
-
-    def _add(self, seed: int) -> None:
-        for generator in self._noise.values():
-            generator.manual_seed(seed)
-        for param, radius in zip(self._params, self._radii, strict=True):
-            noise = self._proposal.noise(param, radius, self._noise[param.device])
-            param.add_(noise)

@@ -36,13 +36,21 @@ class DomainGradientCallback(Callback):
     full_precision = False
     """Whether domain gradients are computed in float32 whatever the trainer's precision."""
 
+    controls: tuple[str, ...] = ("shuffle_domains",)
+    """What ``control`` may be, besides None."""
+
     def __init__(
         self,
         *,
+        control: str | None,
         parameters: ParameterChoice | None,
         domain_loss: DomainLoss | None,
         split: Split | None,
+        seed: int,
     ) -> None:
+        if control is not None and control not in self.controls:
+            allowed = " or ".join(map(repr, self.controls))
+            raise ValueError(f"`control` must be {allowed} or None, got {control!r}.")
         if parameters is not None and not callable(parameters):
             try:
                 re.compile(parameters)
@@ -61,9 +69,11 @@ class DomainGradientCallback(Callback):
                 "`split` must be a key or index of the batch, or a callable (batch) -> mapping of "
                 f"domain names to domain batches, got {split!r}."
             )
+        self.control = control
         self.parameters = parameters
         self.domain_loss = domain_loss
         self.split = split
+        self.seed = seed
         self._tried = False
         self._split = split
         self._warned: set[str] = set()
@@ -158,6 +168,11 @@ class DomainGradientCallback(Callback):
             split=self._split,
             full_precision=self.full_precision,
             redraw_randomness=self._redraws_randomness(),
+            shuffle=(
+                self._generator(trainer.global_step, use="shuffle")
+                if self.control == "shuffle_domains"
+                else None
+            ),
         ) as opened:
             self._split = opened.batches.split
             yield opened if self._usable(pl_module, opened) else None
@@ -252,21 +267,21 @@ class DomainGradientCallback(Callback):
             rank_zero_info(message)
 
     def _generator(
-        self, seed: int, step: int, device: torch.device | str = "cpu"
+        self, step: int, device: torch.device | str = "cpu", *, use: str = "noise"
     ) -> torch.Generator:
-        """Makes the source of a step's noise, a function of the class, the seed and the step.
+        """Makes a source of randomness, a function of the class, the seed, the use and the step.
 
         So a resumed run draws what a straight one draws, and all ranks draw the same.
 
         Args:
-            seed: The callback's seed.
             step: The optimizer step.
             device: Where the generator works.
+            use: What for.
 
         Returns:
             A seeded generator.
         """
-        text = f"{type(self).__name__}:{seed}:{step}"
+        text = f"{type(self).__name__}:{self.seed}:{use}:{step}"
         digest = hashlib.sha256(text.encode()).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
 

@@ -1,6 +1,8 @@
 """Gradient-Guided Annealing (GGA) as a callback."""
 
+import dataclasses
 import math
+import statistics
 import time
 from typing import Any, Literal, NamedTuple
 
@@ -8,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
+from torch import Tensor, nn
 
 from gga_lightning.callbacks._base import (
     DomainGradientCallback,
@@ -17,16 +19,10 @@ from gga_lightning.callbacks._base import (
 )
 from gga_lightning.callbacks._progress import SearchProgress
 from gga_lightning.domains import Split
+from gga_lightning.evaluation import Objective, Score, check_objective
 from gga_lightning.probing import DomainLoss, Probe
 from gga_lightning.proposals import Proposal, Walk
-from gga_lightning.search import (
-    Acceptance,
-    Greedy,
-    Objective,
-    SearchResult,
-    annealing_search,
-    check_objective,
-)
+from gga_lightning.search import Acceptance, Greedy, SearchResult, annealing_search
 
 __all__ = ["GradientGuidedAnnealing", "SearchRecord"]
 
@@ -43,6 +39,8 @@ class SearchRecord(NamedTuple):
         accepted: How many of them were accepted.
         loss_change: By how much the loss changed on the step's batch.
         seconds: How long it took.
+        transfer: By how much the objective differs between the same two points on the next
+            batch, which the search never saw; None where that was not measured.
     """
 
     step: int
@@ -53,6 +51,7 @@ class SearchRecord(NamedTuple):
     accepted: int
     loss_change: float
     seconds: float
+    transfer: float | None = None
 
 
 class GradientGuidedAnnealing(DomainGradientCallback):
@@ -76,8 +75,9 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     * Everything is computed in full float32, also under mixed precision.
 
     Logged at each searched step: ``gga/min_cosine_start``, ``gga/min_cosine_end``, ``gga/gain``,
-    ``gga/accepted``, ``gga/loss_change``, ``gga/seconds``. All searched steps are kept in
-    :attr:`records`, which checkpoints hold too.
+    ``gga/accepted``, ``gga/loss_change``, ``gga/seconds``, and with ``measure_transfer=True``
+    ``gga/transfer`` a step later. All searched steps are kept in :attr:`records`, which
+    checkpoints hold too.
 
     Source: Ballas & Diou, "Gradient-Guided Annealing for Domain Generalization", CVPR 2025,
     arXiv 2502.20162.
@@ -88,6 +88,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     """
 
     full_precision = True
+    controls = ("scramble", "shuffle_domains")
 
     def __init__(
         self,
@@ -99,7 +100,10 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         radius_schedule: Literal["constant", "linear"] = "constant",
         objective: Objective = "min",
         acceptance: Acceptance = Greedy(loss_tolerance=0.1),
+        patience: int | None = None,
+        control: Literal["scramble", "shuffle_domains"] | None = None,
         fixed_dropout: bool = True,
+        measure_transfer: bool = False,
         every_n_steps: int = 1,
         parameters: ParameterChoice | None = None,
         domain_loss: DomainLoss | None = None,
@@ -113,12 +117,21 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             end_step: The step before which the window ends. The paper's 100 to 200, both
                 included, is 100 and 201 here.
             proposal: Where the next candidate lies.
-            num_candidates: How many candidates a step tries.
+            num_candidates: How many candidates a step tries at most.
             radius_schedule: ``"linear"`` lets the radius fall to 0 over the window.
             objective: Which of the pairwise cosines to raise, the lowest or their mean.
             acceptance: Which candidates are accepted.
+            patience: End a step's search after so many candidates in a row of which none was
+                accepted; None to try them all.
+            control: None, or what turns the run into a control. ``"scramble"``: the move that the
+                search found, with the sign of every coordinate drawn at random: as long, but
+                blind. ``"shuffle_domains"``: in the search each sample counts as of a domain
+                drawn at random. Where a control does as well, agreement is not what helped.
             fixed_dropout: Whether all candidates of a step see the same dropout masks (and
                 whatever else the module draws at random).
+            measure_transfer: Whether to score each step's move on the next batch too, which the
+                search never saw, for two candidates' time a step and two copies of the moved
+                parameters. The gain on the search's own batch is in part luck with that batch.
             every_n_steps: Search only every so many steps of the window.
             parameters: Which parameters are moved: a regular expression for the start of their
                 names, or a callable ``(name, parameter) -> bool``. Default: those of the module's
@@ -136,7 +149,9 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(parameters=parameters, domain_loss=domain_loss, split=split)
+        super().__init__(
+            control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=seed
+        )
         check_integer("start_step", start_step, 0)
         check_integer("end_step", end_step, 0)
         if end_step <= start_step:
@@ -149,7 +164,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             raise ValueError(
                 f"`proposal` must be a Proposal, such as Walk(1e-5), got {proposal!r}."
             )
-        if not callable(acceptance):
+        if not (hasattr(acceptance, "objective_above") and hasattr(acceptance, "loss_below")):
             raise ValueError(
                 f"`acceptance` must be an acceptance, such as Greedy(0.1), got {acceptance!r}."
             )
@@ -158,6 +173,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 f"`radius_schedule` must be 'constant' or 'linear', got {radius_schedule!r}."
             )
         check_objective(objective)
+        if patience is not None:
+            check_integer("patience", patience, 1)
         self.start_step = start_step
         self.end_step = end_step
         self.proposal = proposal
@@ -165,14 +182,17 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self.radius_schedule = radius_schedule
         self.objective: Objective = objective
         self.acceptance = acceptance
+        self.patience = patience
         self.fixed_dropout = fixed_dropout
+        self.measure_transfer = measure_transfer
         self.every_n_steps = every_n_steps
-        self.seed = seed
         self.records: list[SearchRecord] = []
         self._last_step = -1
         self._skipped = 0
+        self._pending: _Pending | None = None
         self._entered = False
         self._summed_up = False
+        self._differences = False
         self._progress = SearchProgress()
 
     @property
@@ -200,7 +220,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             self.records = [r for r in self.records if r.step < trainer.global_step]
             self._last_step = self.records[-1].step if self.records else -1
             self._skipped = 0
-            self._entered = self._summed_up = False
+            self._pending = None
+            self._entered = self._summed_up = self._differences = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins: checks the parameters to move."""
@@ -246,6 +267,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         With gradient accumulation a step is searched once, at its first batch.
         """
         step = trainer.global_step
+        if self._pending is not None:
+            self._measure(self._pending, trainer, pl_module, batch, batch_idx)
         if step != self._last_step and self.should_search(step):
             self._last_step = step
             self._search(trainer, pl_module, batch, batch_idx)
@@ -264,6 +287,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             "last_step": self._last_step,
             "skipped": self._skipped,
             "records": [tuple(record) for record in self.records],
+            "pending": None if self._pending is None else tuple(self._pending),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -271,6 +295,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._last_step = state_dict["last_step"]
         self._skipped = state_dict["skipped"]
         self.records = [SearchRecord(*record) for record in state_dict["records"]]
+        pending = state_dict["pending"]
+        self._pending = None if pending is None else _Pending(*pending)
 
     def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
         featurizer = [param for name, param in named if name.startswith("featurizer.")]
@@ -285,6 +311,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         step, began = trainer.global_step, time.monotonic()
         self._tried = True
         params = self._chosen(pl_module)
+        compares = self.measure_transfer or self.control == "scramble"
+        before = [param.detach().clone() for param in params] if compares else []
         with self._open(trainer, pl_module, batch, batch_idx) as opened:
             if opened is None:
                 self._skipped += 1
@@ -298,9 +326,15 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                     num_candidates=self.num_candidates,
                     objective=self.objective,
                     acceptance=self.acceptance,
-                    generator=self._generator(self.seed, step),
+                    generator=self._generator(step),
+                    patience=self.patience,
                     on_candidate=self._progress.update,
                 )
+            if self.control == "scramble" and result.accepted:
+                self._scramble(params, before, self._generator(step, use="scramble"))
+                end = opened.score(self.objective)
+                assert end is not None
+                result = dataclasses.replace(result, end=end)
         if not result.start.finite:
             self._skipped += 1
             self._warn_once(
@@ -312,7 +346,51 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         if trainer.world_size > 1 and result.accepted:
             for param in params:  # the ranks agree already; this holds on unlike devices too
                 torch.distributed.broadcast(param.data, src=0)
+        if self.measure_transfer:
+            after = [param.detach().clone() for param in params] if result.accepted else []
+            self._pending = _Pending(step, before if after else [], after)
+        if result.by_differences and not self._differences:
+            self._differences = True
+            self._say(
+                trainer,
+                "GGA: the module cannot be differentiated twice; guided steps use finite "
+                "differences of its gradients.",
+            )
         self._record(trainer, pl_module, step, result, time.monotonic() - began)
+
+    @torch.no_grad()
+    def _scramble(
+        self, params: list[nn.Parameter], before: list[Tensor], generator: torch.Generator
+    ) -> None:
+        """Draws the sign of every coordinate of the move anew."""
+        for param, old in zip(params, before, strict=True):
+            signs = torch.randint(2, param.shape, generator=generator).to(param) * 2 - 1
+            param.copy_(old + (param - old) * signs)
+
+    def _measure(
+        self,
+        pending: "_Pending",
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Scores the last search's start and end on a batch that it never saw."""
+        self._pending = None
+        transfer = 0.0  # of a step that did not move
+        if pending.after:
+            params = self._chosen(pl_module)
+            with self._open(trainer, pl_module, batch, batch_idx) as opened:
+                if opened is None:
+                    return
+                ends = [_score_at(v, params, opened, self.objective) for v in pending[1:]]
+            if not all(end.finite for end in ends):
+                return
+            transfer = ends[1].objective - ends[0].objective
+        for index, record in enumerate(self.records):
+            if record.step == pending.step:
+                self.records[index] = record._replace(transfer=transfer)
+        self._report(trainer, pl_module, {"gga/transfer": transfer})
 
     def _proposal_at(self, step: int) -> Proposal:
         if self.radius_schedule == "constant":
@@ -340,7 +418,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         )
         self.records.append(record)
         values = record._asdict()
-        del values["step"], values["candidates"]
+        del values["step"], values["candidates"], values["transfer"]
         self._report(trainer, pl_module, {f"gga/{name}": v for name, v in values.items()})
 
     def _enter(self, trainer: Trainer, opened: Probe, params: list[nn.Parameter]) -> None:
@@ -348,12 +426,13 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             return
         self._entered, self._summed_up = True, False
         moved = sum(param.numel() for param in params)
+        controlled = f"; a control: {self.control!r}" if self.control else ""
         self._say(
             trainer,
             f"GGA: searching steps {trainer.global_step} to {self.end_step - 1} for agreement of "
             f"{len(opened.domains)} domains ({', '.join(opened.domains)}; by "
-            f"{opened.batches.source}), {self.num_candidates} candidates a step, moving {moved:,} "
-            "parameters.",
+            f"{opened.batches.source}), at most {self.num_candidates} candidates a step, moving "
+            f"{moved:,} parameters{controlled}.",
         )
 
     def _sum_up(self, trainer: Trainer) -> None:
@@ -376,6 +455,54 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             f"{before:+.4f} -> {after:+.4f} (gain {after - before:+.5f}, mean over the steps), "
             f"{accepted} of {tried} candidates accepted ({accepted / tried:.1%}).",
         )
+        self._say_transfer(trainer)
+
+    def _say_transfer(self, trainer: Trainer) -> None:
+        """Says whether the gains hold on batches that the searches never saw."""
+        found = [record.transfer for record in self.records if record.transfer is not None]
+        if len(found) < 2:
+            return
+        mean, error = statistics.fmean(found), statistics.stdev(found) / math.sqrt(len(found))
+        gain = statistics.fmean(record.gain for record in self.records)
+        verdict = "So the gain is not luck with one batch."
+        if mean <= 2 * error:
+            verdict = (
+                "That is not above zero: what the search gains is luck with its own batch. Try "
+                "proposal=Guided(0.01, relative=True, orthogonal=True), objective='mean', or more "
+                "samples a domain."
+            )
+        self._say(
+            trainer,
+            f"GGA: on the next batch, which the search never saw, the {self.objective} cosine "
+            f"rises by {mean:+.5f} (standard error {error:.5f}, {len(found)} steps), on its own by "
+            f"{gain:+.5f}. {verdict}",
+        )
+
+
+class _Pending(NamedTuple):
+    """A move still to be scored on the next batch: the moved parameters before and after it."""
+
+    step: int
+    before: list[Tensor]
+    after: list[Tensor]
+
+
+@torch.no_grad()
+def _score_at(
+    values: list[Tensor], params: list[nn.Parameter], opened: Probe, objective: Objective
+) -> Score:
+    """Scores another point, and comes back."""
+    here = [param.clone() for param in params]
+    try:
+        for param, value in zip(params, values, strict=True):
+            param.copy_(value)
+        with torch.enable_grad():
+            score = opened.score(objective)
+        assert score is not None
+        return score
+    finally:
+        for param, value in zip(params, here, strict=True):
+            param.copy_(value)
 
 
 def _planned_steps(trainer: Trainer) -> float:

@@ -1,7 +1,7 @@
 """Watches how far the domains' gradients agree during training."""
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -48,6 +48,7 @@ class GradientConflictMonitor(DomainGradientCallback):
         self,
         every_n_steps: int = 50,
         *,
+        control: Literal["shuffle_domains"] | None = None,
         domain_loss: DomainLoss | None = None,
         split: Split | None = None,
         parameters: ParameterChoice | None = None,
@@ -56,6 +57,8 @@ class GradientConflictMonitor(DomainGradientCallback):
 
         Args:
             every_n_steps: Look before every so many optimizer steps, the first included.
+            control: ``"shuffle_domains"``: each sample counts as of a domain drawn at random,
+                which shows how far gradients differ that have nothing to do with domains.
             domain_loss: How to compute a domain's loss. See :class:`GradientGuidedAnnealing` for
                 this and the next.
             split: How to find the domains in a batch.
@@ -64,7 +67,9 @@ class GradientConflictMonitor(DomainGradientCallback):
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(parameters=parameters, domain_loss=domain_loss, split=split)
+        super().__init__(
+            control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=0
+        )
         check_integer("every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self.records: list[ConflictRecord] = []
@@ -73,7 +78,11 @@ class GradientConflictMonitor(DomainGradientCallback):
     @property
     def state_key(self) -> str:
         """Tells two monitors apart in a checkpoint."""
-        choice = {"every_n_steps": self.every_n_steps, "parameters": str(self.parameters)}
+        choice = {
+            "every_n_steps": self.every_n_steps,
+            "parameters": str(self.parameters),
+            "control": self.control,
+        }
         return f"{type(self).__qualname__}{choice}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

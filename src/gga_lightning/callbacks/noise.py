@@ -53,6 +53,7 @@ class GradientGuidedNoise(DomainGradientCallback):
         modulation: Literal["conflict", "constant", "agreement"] = "conflict",
         start_step: int = 0,
         end_step: int | None = None,
+        control: Literal["shuffle_domains"] | None = None,
         parameters: ParameterChoice | None = None,
         domain_loss: DomainLoss | None = None,
         split: Split | None = None,
@@ -68,6 +69,8 @@ class GradientGuidedNoise(DomainGradientCallback):
                 [0, 2]; ``"constant"`` 1 and ``"agreement"`` 1 + mean cosine are the controls.
             start_step: The first optimizer step with noise, counted from 0.
             end_step: The step before which the noise ends; None for the whole training.
+            control: ``"shuffle_domains"``: a control run in which each sample counts as of a
+                domain drawn at random; see :class:`GradientGuidedAnnealing`.
             parameters: Which parameters' gradients get noise; default all trainable ones. See
                 :class:`GradientGuidedAnnealing` for this and the next two.
             domain_loss: How to compute a domain's loss.
@@ -78,7 +81,9 @@ class GradientGuidedNoise(DomainGradientCallback):
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(parameters=parameters, domain_loss=domain_loss, split=split)
+        super().__init__(
+            control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=seed
+        )
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ValueError(f"`gamma` must be finite and not negative, got {gamma}.")
         if distribution not in ("normal", "uniform"):
@@ -100,7 +105,6 @@ class GradientGuidedNoise(DomainGradientCallback):
         self.modulation = modulation
         self.start_step = start_step
         self.end_step = end_step
-        self.seed = seed
         self._last_step = -1
         self._alpha = 0.0
         self._noise = Generator()
@@ -167,7 +171,7 @@ class GradientGuidedNoise(DomainGradientCallback):
             }[self.modulation]
         )
         step, device = trainer.global_step, pl_module.device
-        self._noise = self._generator(self.seed, step, device)
+        self._noise = self._generator(step, device)
         values = {"gga_l/alpha": self._alpha, "gga_l/mean_cosine": mean}
         self._report(trainer, pl_module, values)
 

@@ -1,0 +1,392 @@
+"""Losses, gradients and cosines of the domains where the parameters stand.
+
+Plain PyTorch. An evaluator is made from one loss function a domain; the search, and whoever else
+wants to know how far the domains agree, asks it.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gga_lightning.gradients import cosine_matrix, gram_matrix, inner_products
+
+__all__ = ["DomainEvaluator", "Evaluation", "Objective", "Score", "check_objective"]
+
+Objective = Literal["min", "mean"]
+
+
+def check_objective(objective: str) -> None:
+    """Checks the name of an objective.
+
+    Args:
+        objective: The name.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    if objective not in get_args(Objective):
+        raise ValueError(f"`objective` must be 'min' or 'mean', got {objective!r}.")
+
+
+class Score(NamedTuple):
+    """What the search knows of a point.
+
+    Attributes:
+        loss: The loss of the whole batch.
+        min_cosine: The lowest cosine over the pairs of domains, in [-1, 1].
+        mean_cosine: The mean cosine over the pairs, in [-1, 1].
+        objective: Whichever of the two the search raises.
+    """
+
+    loss: float
+    min_cosine: float
+    mean_cosine: float
+    objective: float
+
+    @classmethod
+    def of(cls, loss: float, pairs: Sequence[float], objective: Objective) -> "Score":
+        """Sums up a point.
+
+        Args:
+            loss: The loss of the whole batch.
+            pairs: The cosines of all pairs of domains.
+            objective: Which of their minimum and mean the search raises.
+
+        Returns:
+            The score; NaN where a cosine is.
+        """
+        mean = math.fsum(pairs) / len(pairs)
+        low = mean if math.isnan(mean) else min(pairs)
+        return cls(loss, low, mean, low if objective == "min" else mean)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss and the objective are numbers; a point that is not is never taken."""
+        return math.isfinite(self.loss) and math.isfinite(self.objective)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The domains' losses and gradients at one point.
+
+    Attributes:
+        losses: Each domain's mean loss over its samples, shape ``(D,)``.
+        weights: Each domain's share of the samples, D numbers that sum to 1.
+        gradients: D gradients with respect to all parameters asked for.
+    """
+
+    losses: Tensor
+    weights: Sequence[float]
+    gradients: list[tuple[Tensor, ...]]
+
+    @property
+    def loss(self) -> Tensor:
+        """The mean loss over all samples: the domain losses, weighted by their sizes."""
+        return torch.dot(self.losses, self.losses.new_tensor(self.weights))
+
+    @property
+    def cosines(self) -> Tensor:
+        """Cosine similarities of the domain gradients, shape ``(D, D)``, float64."""
+        return cosine_matrix(gram_matrix(self.gradients))
+
+
+class Surroundings(Protocol):
+    """What an evaluator calls around each domain's evaluation, to make runs alike."""
+
+    def before(self, kind: int) -> None:
+        """Called before domain ``kind`` is evaluated."""
+
+    def after(self, kind: int) -> None:
+        """Called after domain ``kind`` was evaluated."""
+
+
+class DomainEvaluator:
+    """Evaluates D domains' losses and gradients at the parameters' present values.
+
+    Under several processes each domain is that of all ranks' batches joined; see ``shares``.
+
+    Attributes:
+        params: The parameters differentiated with respect to.
+        weights: Each domain's share of the samples.
+        module: The module that the losses run, if given.
+        joined: Whether domains are joined over several processes.
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[Callable[[], Tensor | None]],
+        params: Sequence[Tensor],
+        *,
+        sizes: Sequence[int] | None = None,
+        shares: Sequence[float] | None = None,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+        surroundings: Surroundings | None = None,
+        loss_scale: float = 1.0,
+        module: nn.Module | None = None,
+    ) -> None:
+        """Sets the domains.
+
+        Args:
+            losses: For each domain a function without arguments that computes its mean loss, a
+                scalar with a graph, or None where there is none (a NaN loss, a zero gradient).
+            params: The parameters to take gradients for.
+            sizes: How many samples each domain has; equally many if None.
+            shares: This rank's share of each domain's samples, in [0, 1]. A domain without a
+                share is not computed here.
+            reduce: Sums a tensor over the ranks; None for a single process.
+            surroundings: Called around each domain's evaluation.
+            loss_scale: What losses are multiplied by while differentiated, against underflow in
+                float16.
+            module: The module that the losses run. A search over a small one may then evaluate
+                several independent candidates at once; see :mod:`gga_lightning.parallel`.
+
+        Raises:
+            ValueError: If there are no parameters.
+        """
+        if not params:
+            raise ValueError("`params` must hold at least one tensor, got none.")
+        count = len(losses)
+        self.params = list(params)
+        sizes = [1] * count if sizes is None else sizes
+        total = sum(sizes)
+        self.weights = [size / total for size in sizes]
+        self.module = module
+        self.joined = reduce is not None
+        self._losses = list(losses)
+        self._shares = [1.0] * count if shares is None else list(shares)
+        self._reduce = reduce
+        self._surroundings = surroundings
+        self._loss_scale = loss_scale
+        # one type for losses and gradients, equal on all ranks, and in at least float32
+        self._dtype = torch.promote_types(self.params[0].dtype, torch.float32)
+        self._order = list(range(count))
+        self._latest: tuple[list[int], list[tuple[Tensor, ...]]] | None = None
+
+    def __len__(self) -> int:
+        """The number of domains."""
+        return len(self._losses)
+
+    def evaluate(self) -> Evaluation:
+        """Computes every domain's loss and gradient.
+
+        Returns:
+            Losses and gradients, equal on all ranks.
+        """
+        found = [self._domain(index) for index in range(len(self))]
+        losses = self.summed(torch.stack([loss for loss, _ in found]))
+        return Evaluation(losses, self.weights, [gradient for _, gradient in found])
+
+    def score(self, objective: Objective, above: float = -math.inf) -> Score | None:
+        """Scores the present parameters, as far as it takes to see whether they are good enough.
+
+        For the lowest cosine, domain after domain is evaluated, those first whose cosine was the
+        lowest at last, and the evaluation ends with the first pair that is not above the bound:
+        the lowest cosine then cannot be either. A rejected candidate so costs two domains and
+        not D, and every decision is as if all had been computed.
+
+        Args:
+            objective: Which of the pairwise cosines counts, the lowest or their mean.
+            above: The bound.
+
+        Returns:
+            The score, or None where the lowest cosine is not above the bound (or not a number).
+        """
+        self._latest = None  # its memory is needed now
+        bounded = objective == "min" and above > -math.inf
+        compared = _Comparison(self._agreed)
+        losses: dict[int, Tensor] = {}
+        for index in self._order if bounded else range(len(self)):
+            losses[index], gradient = self._domain(index)
+            compared.add(index, gradient)
+            if bounded and len(losses) > 1 and not compared.lowest() > above:
+                return None
+        stacked = torch.stack([losses[index] for index in range(len(self))])
+        values = compared.settle(self.summed(stacked))
+        self._order = compared.most_conflicting_first()
+        self._latest = (self._versions(), compared.gradients())
+        loss = math.fsum(w * value for w, value in zip(self.weights, values, strict=True))
+        return Score.of(loss, compared.pairs(), objective)
+
+    def gradients(self) -> list[tuple[Tensor, ...]]:
+        """Gives the domains' gradients, those of the last score where nothing moved since.
+
+        Returns:
+            D gradients, equal on all ranks.
+        """
+        if self._latest is not None and self._latest[0] == self._versions():
+            return self._latest[1]
+        return self.evaluate().gradients
+
+    def local(
+        self, index: int, *, create_graph: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """Computes what this rank's samples add to a domain's loss and gradient.
+
+        Args:
+            index: The domain.
+            create_graph: Whether the gradient shall be differentiable itself.
+
+        Returns:
+            The loss and the gradient on this rank's samples, times their share of the domain's;
+            None where there is no loss.
+        """
+        share = self._shares[index]
+        if not share:
+            return None
+        with self.around(index):
+            loss = self.loss(index)
+            if loss is None:
+                return None
+            gradient = torch.autograd.grad(
+                loss if self._loss_scale == 1.0 else loss * self._loss_scale,
+                self.params,
+                create_graph=create_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        factor = share / self._loss_scale
+        if factor != 1.0:
+            gradient = tuple(g.to(self._dtype) * factor for g in gradient)
+        return loss.detach().to(self._dtype) * share, gradient
+
+    @contextlib.contextmanager
+    def around(self, index: int) -> Generator[None, None, None]:
+        """Puts the surroundings of a domain's evaluation around the body.
+
+        Args:
+            index: The domain.
+
+        Yields:
+            Nothing.
+        """
+        if self._surroundings is not None:
+            self._surroundings.before(index)
+        yield
+        if self._surroundings is not None:
+            self._surroundings.after(index)
+
+    def loss(self, index: int) -> Tensor | None:
+        """Computes a domain's loss on this rank's samples, and nothing around it.
+
+        Args:
+            index: The domain.
+
+        Returns:
+            The loss, with its graph.
+        """
+        return self._losses[index]()
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """Sums a tensor over the ranks.
+
+        Args:
+            tensor: This rank's.
+
+        Returns:
+            The sum; the tensor itself with a single process.
+        """
+        return tensor if self._reduce is None else self._reduce(tensor)
+
+    def summed_together(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Sums tensors over the ranks in one collective.
+
+        Args:
+            tensors: This rank's.
+
+        Returns:
+            The sums.
+        """
+        if self._reduce is None:
+            return tuple(tensors)
+        flat = torch.cat([tensor.to(self._dtype).flatten() for tensor in tensors])
+        parts = self._reduce(flat).split([tensor.numel() for tensor in tensors])
+        return tuple(part.view(t.shape) for part, t in zip(parts, tensors, strict=True))
+
+    def _agreed(self, values: Tensor) -> Tensor:
+        """Rank 0's values: equal already on like devices, and so on unlike ones too."""
+        if self.joined:
+            torch.distributed.broadcast(values, src=0)
+        return values
+
+    def _domain(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """A domain's loss (this rank's share of it) and its gradient over all ranks."""
+        found = self.local(index)
+        if found is None:
+            missing = math.nan if self._shares[index] else 0.0
+            value = torch.full((), missing, dtype=self._dtype, device=self.params[0].device)
+            gradient = tuple(torch.zeros_like(param) for param in self.params)
+        else:
+            value, gradient = found
+        return value, self.summed_together(gradient)
+
+    def _versions(self) -> list[int]:
+        return [param._version for param in self.params]
+
+
+class _Comparison:
+    """Cosines between the gradients added so far, brought to the host as seldom as can be."""
+
+    def __init__(self, agreed: Callable[[Tensor], Tensor]) -> None:
+        self._agreed = agreed
+        self._gradients: dict[int, tuple[Tensor, ...]] = {}
+        self._pending: list[tuple[list[int], Tensor]] = []
+        self._squares: dict[int, float] = {}
+        self._cosines: dict[tuple[int, int], float] = {}
+
+    def add(self, index: int, gradient: tuple[Tensor, ...]) -> None:
+        self._gradients[index] = gradient
+        others = list(self._gradients)
+        products = inner_products(gradient, [self._gradients[other] for other in others])
+        self._pending.append((others, products))
+
+    def settle(self, *more: Tensor) -> list[float]:
+        """Takes all pending products to the host, and more values, which it returns."""
+        parts = [products for _, products in self._pending]
+        device = parts[0].device if parts else more[0].device
+        values: list[float] = self._agreed(
+            torch.cat([*parts, *(extra.to(device, torch.float64) for extra in more)])
+        ).tolist()
+        for others, products in self._pending:
+            taken, values = values[: len(products)], values[len(products) :]
+            index = others[-1]
+            self._squares[index] = taken[-1]
+            for other, product in zip(others[:-1], taken, strict=False):
+                pair = (min(other, index), max(other, index))
+                self._cosines[pair] = _cosine(product, self._squares[other], taken[-1])
+        self._pending = []
+        return values
+
+    def gradients(self) -> list[tuple[Tensor, ...]]:
+        """All gradients, in the order of the domains."""
+        return [self._gradients[index] for index in sorted(self._gradients)]
+
+    def lowest(self) -> float:
+        """The lowest cosine so far; NaN where one is."""
+        self.settle()
+        values = self._cosines.values()
+        return math.nan if any(math.isnan(value) for value in values) else min(values)
+
+    def pairs(self) -> list[float]:
+        """All cosines, in the order of the pairs."""
+        return [self._cosines[pair] for pair in sorted(self._cosines)]
+
+    def most_conflicting_first(self) -> list[int]:
+        """The domains, those of the lowest cosine first and then by their lowest with any."""
+        lowest = dict.fromkeys(self._gradients, math.inf)
+        for pair, value in self._cosines.items():
+            for index in pair:
+                lowest[index] = min(lowest[index], value)
+        return sorted(lowest, key=lambda index: (lowest[index], index))
+
+
+def _cosine(product: float, square: float, other_square: float) -> float:
+    """The cosine of two vectors; 0 where one is zero, NaN where one is not finite."""
+    scale = math.sqrt(square) * math.sqrt(other_square) if square >= 0 <= other_square else math.nan
+    if scale == 0.0:
+        return 0.0
+    return min(max(product / scale, -1.0), 1.0) if math.isfinite(scale) else math.nan
