@@ -13,9 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
 from gga_lightning import (
     Ball,
+    Climb,
+    GradientAgreementVoting,
     GradientConflictMonitor,
     GradientGuidedAnnealing,
     GradientGuidedNoise,
+    Guided,
+    Metropolis,
+    Walk,
 )
 from tests.helpers import Classifier, domain_data, trainer
 
@@ -88,13 +93,15 @@ class Report(Callback):
         self.path, self.callbacks = path, callbacks
 
     def on_train_end(self, trainer, pl_module):
-        gga, noise, monitor = self.callbacks
+        gga, noise, monitor, voting = self.callbacks
         found = {
             "state": {k: v.cpu() for k, v in pl_module.state_dict().items()},
             "records": [tuple(record._replace(seconds=0.0)) for record in gga.records],
             "skipped": gga._skipped,
             "cosines": [record.cosines for record in monitor.records],
             "alpha": noise._alpha,
+            "differences": gga._differences,
+            "votes": voting.records,
             "warnings": WARNINGS,
         }
         torch.save(found, f"{self.path}-{trainer.world_size}-{trainer.global_rank}.pt")
@@ -103,15 +110,43 @@ class Report(Callback):
 WARNINGS = []
 
 
-def fit(path, loader, devices, **settings):
+SEARCHES = {
+    "ball": {"proposal": Ball(0.05), "objective": "mean"},
+    "walk": {"proposal": Walk(0.02)},
+    "climb": {"proposal": Climb(0.05), "acceptance": Metropolis(0.05), "control": "scramble"},
+    "guided": {"proposal": Guided(0.01, steps=2), "measure_transfer": True, "patience": 4},
+    "orthogonal": {"proposal": Guided(0.02, relative=True, orthogonal=True), "objective": "mean"},
+}
+
+
+class OnlyOnce(Model):
+    """Cannot be differentiated twice, so that guided steps use finite differences."""
+
+    def forward(self, inputs):
+        return Once.apply(super().forward(inputs))
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient
+
+
+def fit(path, loader, devices, search="ball", model=Model, **settings):
     torch.manual_seed(0)
-    gga = GradientGuidedAnnealing(1, 4, proposal=Ball(0.05), num_candidates=15, objective="mean")
+    gga = GradientGuidedAnnealing(1, 4, num_candidates=15, **SEARCHES[search])
     noise, monitor = GradientGuidedNoise(1e-3), GradientConflictMonitor(2)
-    report = Report(path, gga, noise, monitor)
+    voting = GradientAgreementVoting(4, 6)
+    report = Report(path, gga, noise, monitor, voting)
     strategy = "ddp_fork" if devices > 1 else "auto"
     settings = {"strategy": strategy, "use_distributed_sampler": False, **settings}
-    run = trainer(gga, noise, monitor, report, devices=devices, **settings)
-    run.fit(Model(), loader)
+    run = trainer(gga, noise, monitor, voting, report, devices=devices, **settings)
+    run.fit(model(), loader)
 
 
 def dicts(size):
@@ -130,6 +165,10 @@ def main(folder):
     for devices in (1, 2):
         size = 8 // devices
         fit(folder / "dicts", dicts(size), devices)
+        for search in SEARCHES:
+            if search != "ball":
+                fit(folder / search, dicts(size), devices, search)
+        fit(folder / "differences", dicts(size), devices, "guided", OnlyOnce)
         fit(folder / "accumulated", dicts(size), devices, accumulate_grad_batches=2, max_steps=5)
         for name, labels in (("mixed", MIXED), ("lopsided", LOPSIDED)):
             WARNINGS.clear()

@@ -14,7 +14,8 @@ import torch
 
 from tests.helpers import same
 
-SCENARIOS = ("dicts", "accumulated", "mixed", "lopsided")
+SEARCHES = ("walk", "climb", "guided", "orthogonal", "differences")
+SCENARIOS = ("dicts", "accumulated", "mixed", "lopsided", *SEARCHES)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,8 @@ def test_ranks_end_alike(left, name):
     assert first["records"] == second["records"]
     assert same(first["cosines"], second["cosines"])
     assert first["alpha"] == second["alpha"] > 0
+    assert first["votes"] == second["votes"]
+    assert first["differences"] == (name == "differences")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -53,6 +56,9 @@ def test_two_processes_decide_as_one_on_the_joined_batches(left, name):
     for mine, other in zip(one["records"], two["records"], strict=True):
         assert mine == pytest.approx(other, abs=1e-9)
     torch.testing.assert_close(one["cosines"], two["cosines"])
+    for mine, other in zip(one["votes"], two["votes"], strict=True):
+        assert mine == pytest.approx(other)
+    assert len(one["votes"]) > 0
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

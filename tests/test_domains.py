@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 import torch
 
-from gga_lightning.domains import batch_rows, split_batch, split_by_label
+from gga_lightning.domains import batch_rows, shuffle_domains, split_batch, split_by_label
 
 X, Y, D = torch.arange(12.0).view(6, 2), torch.arange(6), torch.tensor([2, 0, 2, 0, 1, 2])
 Pair = collections.namedtuple("Pair", ["inputs", "targets"])
@@ -160,6 +160,58 @@ class TestRefused:
     def test_labels_of_another_length(self):
         with pytest.raises(ValueError, match="got 4 labels, but no tensor"):
             split_by_label((X, Y), D[:4])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+NUMBERED = {
+    name: {
+        "x": torch.arange(start, start + size).float()[:, None],
+        "y": [torch.arange(start, start + size), "constant"],
+        "file": [f"{row}.png" for row in range(start, start + size)],
+    }
+    for name, start, size in (("a", 0, 3), ("b", 10, 4), ("c", 20, 5))
+}
+
+
+class TestShuffleDomains:
+    def test_deals_the_same_samples_out_anew(self):
+        before = split_batch(NUMBERED)
+        after = shuffle_domains(before, generator())
+        assert list(after.parts) == ["a", "b", "c"]
+        assert [len(part["x"]) for part in after.parts.values()] == [3, 4, 5]
+        seen = []
+        for part in after.parts.values():
+            rows = part["x"].flatten().int().tolist()
+            assert part["y"][0].tolist() == rows  # all that belongs to a sample goes with it
+            assert part["y"][1] == "constant"
+            assert part["file"] == [f"{row}.png" for row in rows]
+            seen += rows
+        assert sorted(seen) == [*range(3), *range(10, 14), *range(20, 25)]
+        assert sum(row >= 10 for row in after.parts["a"]["x"].flatten().tolist()) > 0
+        assert after.steps["b"]["b"] is after.parts["b"]
+
+    def test_labelled(self):
+        batch = (torch.arange(8), torch.arange(8) * 10, torch.tensor([0, 1] * 4))
+        after = shuffle_domains(split_batch(batch), generator())
+        assert after.steps is after.parts
+        rows = torch.cat([part[0] for part in after.parts.values()])
+        assert sorted(rows.tolist()) == list(range(8))
+        assert all(torch.equal(part[1], 10 * part[0]) for part in after.parts.values())
+
+    def test_depends_on_the_generator_alone(self):
+        def rows(seed):
+            after = shuffle_domains(split_batch(NUMBERED), generator(seed))
+            return [part["x"].flatten().tolist() for part in after.parts.values()]
+
+        assert rows(1) == rows(1) != rows(2)
+
+    def test_domains_of_different_shapes(self):
+        batch = {"a": (torch.zeros(2, 3), torch.zeros(2)), "b": (torch.zeros(2, 4), torch.zeros(2))}
+        with pytest.raises(ValueError, match="shuffled only where .* samples of the same shape"):
+            shuffle_domains(split_batch(batch), generator())
 
 
 def test_batch_rows():

@@ -1,6 +1,7 @@
 """Gradient-Guided Annealing for domain generalization, as Lightning callbacks."""
 
 from gga_lightning.callbacks import (
+    GradientAgreementVoting,
     GradientConflictMonitor,
     GradientGuidedAnnealing,
     GradientGuidedNoise,
@@ -11,6 +12,7 @@ from gga_lightning.search import Greedy, Metropolis
 __all__ = [
     "Ball",
     "Climb",
+    "GradientAgreementVoting",
     "GradientConflictMonitor",
     "GradientGuidedAnnealing",
     "GradientGuidedNoise",

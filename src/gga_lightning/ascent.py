@@ -1,7 +1,7 @@
 """The direction in which the domains agree more: the gradient of the search's objective."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,6 +111,8 @@ def _by_double_backward(
         if found is None:
             continue
         pairs = [(g, p) for g, p in zip(found[1], pull, strict=True) if g.requires_grad]
+        if _breaks_off(found[1]):
+            raise NotImplementedError
         if pairs:
             products = torch.autograd.grad(
                 [g for g, _ in pairs],
@@ -121,6 +123,21 @@ def _by_double_backward(
             )
             total = [old + new for old, new in zip(total, products, strict=True)]
     return total
+
+
+def _breaks_off(gradient: Sequence[Tensor]) -> bool:
+    # For an operation marked as differentiable only once. Autograd leaves its branch out without
+    # a word where derivatives are asked for by name.
+    seen: set[Any] = set()
+    waiting = [g.grad_fn for g in gradient]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            if node.name() == "torch::autograd::Error":
+                return True
+            seen.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return False
 
 
 @torch.no_grad()

@@ -1,3 +1,4 @@
+import csv
 import random
 
 import numpy as np
@@ -8,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torch.utils.data import DataLoader
 
 from gga_lightning import (
     Ball,
@@ -15,6 +17,7 @@ from gga_lightning import (
     GradientGuidedAnnealing,
     GradientGuidedNoise,
     Greedy,
+    Guided,
     Walk,
 )
 from gga_lightning.algorithms import pool
@@ -322,6 +325,222 @@ class TestLogs:
         assert len(gga.records) == 3
 
 
+class TestGuided:
+    def test_raises_the_agreement_in_few_candidates(self):
+        guided, random = (search(0, 6, proposal=kind(0.001)) for kind in (Guided, Walk))
+        for gga in (guided, random):
+            run(gga)
+        assert all(record.candidates <= 10 for record in guided.records)
+        assert guided.records[0].gain > 3 * random.records[0].gain > 0
+
+    def test_finite_differences_are_said_once(self, caplog):
+        class OnlyOnce(Classifier):
+            def forward(self, inputs):
+                return Once.apply(super().forward(inputs))
+
+        gga = search(0, 6, proposal=Guided(0.001))
+        run(gga, module=OnlyOnce())
+        said = [r.getMessage() for r in caplog.records if "differentiated twice" in r.getMessage()]
+        assert len(said) == 1
+        assert all(record.gain > 0 for record in gga.records)
+
+    def test_patience(self):
+        gga = search(0, 3, acceptance=Decisions(False), patience=4)
+        run(gga)
+        assert [record.candidates for record in gga.records] == [4, 4, 4]
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient
+
+
+class TestScramble:
+    def moves(self, **settings):
+        gga, before, after = search(0, 1, seed=3, **settings), [], []
+
+        class First(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                before.append(copies(pl_module))
+
+        class Last(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                after.append(copies(pl_module))
+
+        torch.manual_seed(0)
+        run(First(), gga, Last(), max_steps=1)
+        moves = zip(after[0], before[0], strict=True)
+        return torch.cat([(a - b).flatten() for a, b in moves]), gga
+
+    def test_as_long_but_blind(self):
+        found, gga = self.moves()
+        scrambled, control = self.moves(control="scramble")
+        torch.testing.assert_close(found.abs(), scrambled.abs(), rtol=0, atol=1e-7)
+        moved = found != 0
+        same_sign = (found.sign() == scrambled.sign())[moved].double().mean()
+        assert 0.3 < same_sign < 0.7
+        assert gga.records[0].accepted == control.records[0].accepted > 0
+
+    def test_records_are_of_where_training_goes_on(self):
+        found, gga = self.moves()
+        _, control = self.moves(control="scramble")
+        assert control.records[0].gain < gga.records[0].gain
+        assert control.records[0].min_cosine_start == gga.records[0].min_cosine_start
+
+    def test_a_move_that_is_none_stays_none(self):
+        moves, _ = self.moves(control="scramble", acceptance=Decisions(False))
+        assert not moves.any()
+
+
+class TestShuffledDomains:
+    def test_searches_other_domains_on_the_same_batch(self):
+        plain, control = search(0, 6), search(0, 6, control="shuffle_domains")
+        for gga in (plain, control):
+            run(gga, module=Flat())
+        # domains that are none agree better
+        starts = [sum(r.min_cosine_start for r in gga.records) / 6 for gga in (plain, control)]
+        assert starts[1] > starts[0] + 0.1
+
+    def test_is_said(self, caplog):
+        run(search(0, 1, control="shuffle_domains"), max_steps=1)
+        line = next(r.getMessage() for r in caplog.records if "searching" in r.getMessage())
+        assert line.endswith("parameters; a control: 'shuffle_domains'.")
+
+    def test_domains_that_cannot_be_joined(self):
+        batch = {
+            "a": (torch.randn(8, 8), torch.zeros(8).long()),
+            "b": (torch.randn(8, 9), torch.zeros(8).long()),
+        }
+
+        class Ragged(Classifier):
+            def domain_loss(self, part):
+                return self(part[0][:, :8]).sum()
+
+            def training_step(self, batch, batch_idx):
+                return sum(self.domain_loss(part) for part in batch.values())
+
+        with pytest.raises(MisconfigurationException, match="can be shuffled only where"):
+            run(
+                search(control="shuffle_domains"),
+                module=Ragged(),
+                loader=DataLoader([batch], batch_size=None),
+            )
+
+
+class TestTransfer:
+    def test_is_the_gain_of_the_same_move_on_the_next_batch(self):
+        """By hand: both ends of the move, scored on the next batch from outside."""
+        gga, ends, expected = search(0, 3, measure_transfer=True, proposal=Walk(0.05)), [], []
+
+        def score(trainer, pl_module, batch, values):
+            here = copies(pl_module)
+            load(pl_module, values)
+            with gga._open(trainer, pl_module, batch, 0) as opened:
+                cosines = opened.evaluate().cosines
+            load(pl_module, here)
+            return min(cosines[0, 1], cosines[0, 2], cosines[1, 2]).item()
+
+        def load(pl_module, values):
+            with torch.no_grad():
+                for param, value in zip(pl_module.parameters(), values, strict=True):
+                    param.copy_(value)
+
+        class First(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                if trainer.global_step > 0:
+                    before, after = ends[-1]
+                    values = [score(trainer, pl_module, batch, v) for v in (before, after)]
+                    expected.append(values[1] - values[0])
+                ends.append([copies(pl_module)])
+
+        class Last(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                ends[-1].append(copies(pl_module))
+
+        run(First(), gga, Last(), module=Flat(), max_steps=4)
+        assert len(gga.records) == 3
+        for record, value in zip(gga.records, expected, strict=True):
+            assert record.transfer == pytest.approx(value, abs=1e-6)
+        assert any(record.transfer != 0 for record in gga.records)
+
+    def test_changes_nothing_else(self):
+        states = []
+        for measure in (False, True):
+            torch.manual_seed(0)
+            module = Classifier()
+            run(search(measure_transfer=measure), module=module)
+            states.append(dict(module.state_dict()))
+        assert same(*states)
+
+    def test_a_step_without_a_move_transfers_nothing(self):
+        gga = search(measure_transfer=True, acceptance=Decisions(False))
+        run(gga)
+        assert [record.transfer for record in gga.records] == [0.0, 0.0, 0.0]
+
+    def test_is_logged(self, tmp_path):
+        gga = search(measure_transfer=True)
+        run(gga, logger=CSVLogger(tmp_path))
+        lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
+        rows = [row for row in csv.DictReader(lines) if row["gga/transfer"]]
+        assert [int(row["step"]) for row in rows] == [3, 4, 5]
+        assert [float(row["gga/transfer"]) for row in rows] == pytest.approx(
+            [record.transfer for record in gga.records], abs=1e-6
+        )
+
+    def closing(self, transfers, caplog):
+        class Fixed(GradientGuidedAnnealing):
+            def _measure(self, pending, *args):
+                self._pending = None
+                position = [record.step for record in self.records].index(pending.step)
+                value = transfers[position]
+                self.records[position] = self.records[position]._replace(transfer=value)
+
+        run(Fixed(2, 5, proposal=Walk(0.01), num_candidates=5, measure_transfer=True))
+        return next(r.getMessage() for r in caplog.records if "next batch" in r.getMessage())
+
+    def test_closing_line(self, caplog):
+        line = self.closing([0.1, 0.12, 0.11], caplog)
+        assert "rises by +0.11000 (standard error 0.00577, 3 steps), on its own by +" in line
+        assert line.endswith("So the gain is not luck with one batch.")
+
+    @pytest.mark.parametrize("transfers", [[0.1, -0.1, 0.05], [-0.1, -0.11, -0.12], [0, 0, 0]])
+    def test_closing_line_without_a_transferred_gain(self, transfers, caplog):
+        line = self.closing(transfers, caplog)
+        assert "That is not above zero" in line
+        assert "Try proposal=Guided(" in line
+
+    @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+    def test_of_a_move_before_a_checkpoint_is_measured_after_it(self, tmp_path):
+        straight, ours = (search(2, 10, measure_transfer=True) for _ in range(2))
+        run(straight, module=Flat(), max_steps=-1, max_epochs=2)
+        settings = {"max_steps": -1, "enable_checkpointing": True}
+        saved = ModelCheckpoint(tmp_path, save_last=True)
+        run(search(2, 10, measure_transfer=True), saved, module=Flat(), max_epochs=1, **settings)
+        fit = trainer(ours, ModelCheckpoint(tmp_path, save_last=True), max_epochs=2, **settings)
+        path = tmp_path / "last.ckpt"
+        fit.fit(Flat(), combined_loader(), ckpt_path=path, weights_only=True)
+        assert [r._replace(seconds=0) for r in ours.records] == [
+            r._replace(seconds=0) for r in straight.records
+        ]
+        assert sum(record.transfer is not None for record in ours.records) == 8
+
+
+class Flat(Classifier):
+    """Without dropout and BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.featurizer = nn.Sequential(nn.Linear(8, 16), nn.Tanh())
+        self.head = nn.Linear(16, 3)
+
+
 class TestTerminal:
     LINES = (
         "GGA: searching steps 2 to 4 for agreement of 3 domains (art, photo, sketch; by the "
@@ -583,6 +802,11 @@ class TestWrongArguments:
             ({"parameters": "feat("}, r"`parameters` must be a regular expression .* 'feat\('"),
             ({"parameters": 3}, "`parameters` must be a regular expression .* got 3"),
             ({"domain_loss": "ce"}, "`domain_loss` must be a callable .* got 'ce'"),
+            ({"patience": 0}, "`patience` must be an integer of at least 1, got 0"),
+            (
+                {"control": "reverse"},
+                "`control` must be 'scramble' or 'shuffle_domains' or None, got 'reverse'",
+            ),
             ({"split": 1.0}, "`split` must be a key or index .* got 1.0"),
         ],
     )

@@ -3,11 +3,14 @@
 from gga_lightning.callbacks.annealing import GradientGuidedAnnealing, SearchRecord
 from gga_lightning.callbacks.conflict import ConflictRecord, GradientConflictMonitor
 from gga_lightning.callbacks.noise import GradientGuidedNoise
+from gga_lightning.callbacks.voting import GradientAgreementVoting, VoteRecord
 
 __all__ = [
     "ConflictRecord",
+    "GradientAgreementVoting",
     "GradientConflictMonitor",
     "GradientGuidedAnnealing",
     "GradientGuidedNoise",
     "SearchRecord",
+    "VoteRecord",
 ]

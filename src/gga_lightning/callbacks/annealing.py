@@ -4,6 +4,7 @@ import dataclasses
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -130,8 +131,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             fixed_dropout: Whether all candidates of a step see the same dropout masks (and
                 whatever else the module draws at random).
             measure_transfer: Whether to score each step's move on the next batch too, which the
-                search never saw, for two candidates' time a step and two copies of the moved
-                parameters. The gain on the search's own batch is in part luck with that batch.
+                search never saw, for two candidates' time a step and two copies of the
+                parameters. The gain on the search's own batch is in part luck with it.
             every_n_steps: Search only every so many steps of the window.
             parameters: Which parameters are moved: a regular expression for the start of their
                 names, or a callable ``(name, parameter) -> bool``. Default: those of the module's
@@ -312,24 +313,13 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._tried = True
         params = self._chosen(pl_module)
         compares = self.measure_transfer or self.control == "scramble"
-        before = [param.detach().clone() for param in params] if compares else []
+        before = {p: p.detach().clone() for p in self._compared(pl_module) if compares}
         with self._open(trainer, pl_module, batch, batch_idx) as opened:
             if opened is None:
                 self._skipped += 1
                 return
             self._enter(trainer, opened, params)
-            with self._progress.step(trainer, step, self.num_candidates):
-                result = annealing_search(
-                    params,
-                    opened,
-                    proposal=self._proposal_at(step),
-                    num_candidates=self.num_candidates,
-                    objective=self.objective,
-                    acceptance=self.acceptance,
-                    generator=self._generator(step),
-                    patience=self.patience,
-                    on_candidate=self._progress.update,
-                )
+            result = self._find(trainer, opened, params)
             if self.control == "scramble" and result.accepted:
                 self._scramble(params, before, self._generator(step, use="scramble"))
                 end = opened.score(self.objective)
@@ -347,8 +337,26 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             for param in params:  # the ranks agree already; this holds on unlike devices too
                 torch.distributed.broadcast(param.data, src=0)
         if self.measure_transfer:
-            after = [param.detach().clone() for param in params] if result.accepted else []
-            self._pending = _Pending(step, before if after else [], after)
+            after = before | {p: p.detach().clone() for p in params if result.accepted}
+            ends = [before, after] if result.accepted else []
+            self._pending = _Pending(step, *(list(end.values()) for end in ends))
+        self._record(trainer, pl_module, step, result, time.monotonic() - began)
+
+    def _find(self, trainer: Trainer, opened: Probe, params: list[nn.Parameter]) -> SearchResult:
+        """Searches, and moves the parameters to where the domains agree best."""
+        step = trainer.global_step
+        with self._progress.step(trainer, step, self.num_candidates):
+            result = annealing_search(
+                params,
+                opened,
+                proposal=self._proposal_at(step),
+                num_candidates=self.num_candidates,
+                objective=self.objective,
+                acceptance=self.acceptance,
+                generator=self._generator(step),
+                patience=self.patience,
+                on_candidate=self._progress.update,
+            )
         if result.by_differences and not self._differences:
             self._differences = True
             self._say(
@@ -356,14 +364,18 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 "GGA: the module cannot be differentiated twice; guided steps use finite "
                 "differences of its gradients.",
             )
-        self._record(trainer, pl_module, step, result, time.monotonic() - began)
+        return result
 
     @torch.no_grad()
     def _scramble(
-        self, params: list[nn.Parameter], before: list[Tensor], generator: torch.Generator
+        self,
+        params: list[nn.Parameter],
+        before: dict[nn.Parameter, Tensor],
+        generator: torch.Generator,
     ) -> None:
         """Draws the sign of every coordinate of the move anew."""
-        for param, old in zip(params, before, strict=True):
+        for param in params:
+            old = before[param]
             signs = torch.randint(2, param.shape, generator=generator).to(param) * 2 - 1
             param.copy_(old + (param - old) * signs)
 
@@ -379,7 +391,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._pending = None
         transfer = 0.0  # of a step that did not move
         if pending.after:
-            params = self._chosen(pl_module)
+            params = self._compared(pl_module)
             with self._open(trainer, pl_module, batch, batch_idx) as opened:
                 if opened is None:
                     return
@@ -480,16 +492,19 @@ class GradientGuidedAnnealing(DomainGradientCallback):
 
 
 class _Pending(NamedTuple):
-    """A move still to be scored on the next batch: the moved parameters before and after it."""
+    """A move still to be scored on the next batch: all compared parameters before and after it.
+
+    All, since by then the training step will have moved those too that the search leaves alone.
+    """
 
     step: int
-    before: list[Tensor]
-    after: list[Tensor]
+    before: Sequence[Tensor] = ()
+    after: Sequence[Tensor] = ()
 
 
 @torch.no_grad()
 def _score_at(
-    values: list[Tensor], params: list[nn.Parameter], opened: Probe, objective: Objective
+    values: Sequence[Tensor], params: list[nn.Parameter], opened: Probe, objective: Objective
 ) -> Score:
     """Scores another point, and comes back."""
     here = [param.clone() for param in params]
