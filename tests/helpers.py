@@ -91,6 +91,16 @@ class Classifier(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
 
+class Flat(Classifier):
+    """Without dropout and BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.featurizer = nn.Sequential(nn.Linear(8, 16), nn.Tanh())
+        self.head = nn.Linear(16, 3)
+
+
 def copies(module):
     return [param.detach().clone() for param in module.parameters()]
 

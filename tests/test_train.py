@@ -92,6 +92,20 @@ class TestRun:
             assert selection["test_acc"] == pytest.approx(float(row["test/left/acc"]))
         assert result["search"] is None
 
+    @pytest.mark.parametrize("annealing", GROUPS["annealing"])
+    def test_every_annealing_trains(self, run, annealing):
+        windows = {"gga": SEARCH, "voting": ("annealing.end_step=4",)}
+        chosen = next((w for prefix, w in windows.items() if annealing.startswith(prefix)), ())
+        chosen = () if annealing.startswith("gga_l") else chosen
+        folder, output = run(*SMALL, *chosen, f"annealing={annealing}", "data=toy")
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["annealing"], result["steps"]) == (annealing, 12)
+        searched = bool(chosen) and not annealing.startswith("voting")
+        assert (result["search"] is not None) == searched
+        if annealing == "gga_guided":
+            assert isinstance(result["search"]["mean_transfer"], float)
+            assert "on the next batch), " in " ".join(output.out.split())
+
     def test_same_configuration_same_numbers(self, run):
         def result(name, seed):
             folder, _ = run(*SMALL, *SEARCH, f"seed={seed}", folder=name)

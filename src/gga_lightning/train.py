@@ -128,12 +128,13 @@ def _selection(evaluation: Evaluation) -> dict[str, float]:
 
 def _search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
     records = search.records
+    transfers = [record.transfer for record in records if record.transfer is not None]
     return {
         "steps": len(records),
         "candidates": sum(record.candidates for record in records),
         "accepted": sum(record.accepted for record in records),
         "mean_gain": math.fsum(r.gain for r in records) / len(records) if records else None,
-        "mean_transfer": None,
+        "mean_transfer": math.fsum(transfers) / len(transfers) if transfers else None,
         "seconds": math.fsum(record.seconds for record in records),
     }
 
@@ -191,9 +192,11 @@ def _show(result: dict[str, Any], folder: Path) -> None:
     console.print(table)
     search = result["search"]
     if search is not None and search["steps"]:
+        transfer = search["mean_transfer"]
+        next_batch = "" if transfer is None else f" ({transfer:+.5f} on the next batch)"
         console.print(
             f"Search: {search['steps']} steps, {search['accepted']} of {search['candidates']} "
-            f"candidates accepted, mean gain in cosine {search['mean_gain']:+.5f}, "
+            f"candidates accepted, mean gain in cosine {search['mean_gain']:+.5f}{next_batch}, "
             f"{search['seconds']:.0f} of {result['seconds']:.0f} s.",
             highlight=False,
         )

@@ -24,6 +24,7 @@ from gga_lightning.algorithms import pool
 from tests.helpers import (
     Classifier,
     Decisions,
+    Flat,
     combined_loader,
     copies,
     domain_data,
@@ -529,16 +530,6 @@ class TestTransfer:
             r._replace(seconds=0) for r in straight.records
         ]
         assert sum(record.transfer is not None for record in ours.records) == 8
-
-
-class Flat(Classifier):
-    """Without dropout and BatchNorm."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.featurizer = nn.Sequential(nn.Linear(8, 16), nn.Tanh())
-        self.head = nn.Linear(16, 3)
 
 
 class TestTerminal:

@@ -4,7 +4,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from gga_lightning import GradientConflictMonitor
-from tests.helpers import Classifier, combined_loader, trainer
+from tests.helpers import Classifier, Flat, combined_loader, trainer
 
 
 def run(monitor, **settings):
@@ -84,3 +84,12 @@ def test_records_survive_a_resume(tmp_path):
 def test_wrong_interval():
     with pytest.raises(ValueError, match="`every_n_steps` must be an integer of at least 1, got 0"):
         GradientConflictMonitor(0)
+
+
+def test_shuffled_domains():
+    plain, control = (GradientConflictMonitor(1, control=c) for c in (None, "shuffle_domains"))
+    fit = trainer(plain, control)
+    fit.fit(Flat(), combined_loader())
+    means = [sum(r.cosines.mean().item() for r in monitor.records) for monitor in (plain, control)]
+    assert means[1] > means[0]
+    assert plain.state_key != control.state_key

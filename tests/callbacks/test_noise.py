@@ -243,3 +243,19 @@ class TestWrongArguments:
     def test_are_refused_at_once(self, settings, message):
         with pytest.raises(ValueError, match=message):
             GradientGuidedNoise(**settings)
+
+
+def test_shuffled_domains():
+    means = []
+    for control in (None, "shuffle_domains"):
+        gga_l, values = GradientGuidedNoise(gamma=0.0, control=control), []
+
+        class Sees(Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, values=values):
+                values.append(trainer.callback_metrics["gga_l/mean_cosine"].item())
+
+        trainer(gga_l, Sees()).fit(Wide(), combined_loader())
+        means.append(sum(values) / len(values))
+    assert means[1] > means[0] + 0.1  # domains that are none agree better
+    with pytest.raises(ValueError, match="`control` must be 'shuffle_domains' or None"):
+        GradientGuidedNoise(control="scramble")

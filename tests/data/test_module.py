@@ -1,8 +1,10 @@
 import hashlib
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch.utils.data import TensorDataset
 
 from gga_lightning.data import Digits, DomainDataModule
@@ -127,6 +129,43 @@ class TestTraining:
         for one, mine, other in zip(whole[0], first[0], second[0], strict=True):
             assert all(one[name] == mine[name] + other[name] for name in one)
         assert sorted(whole[1]) == sorted(first[1] + second[1])
+
+    def seen(self, **settings):
+        """The rows of each training batch by domain, as a module sees them, and of validation."""
+        batches, validated = [], []
+
+        class Sees(LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.zeros(1))
+
+            def training_step(self, batch, batch_idx):
+                batches.append({name: x[:, 0].int().tolist() for name, (x, _) in batch.items()})
+                assert all(torch.equal(x[:, 0].long() % 1000 % 3, y) for x, y in batch.values())
+                return (self.weight * 0).sum()
+
+            def validation_step(self, batch, batch_idx, dataloader_idx=0):
+                validated.append(batch[0][:, 0].int().tolist())
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        data = DomainDataModule(Numbered(), "c", batch_size=8, steps_per_epoch=3, **settings)
+        trainer(max_steps=6, num_sanity_val_steps=0).fit(Sees(), datamodule=data)
+        return batches, validated
+
+    def test_shuffled_domains(self):
+        plain, validated = self.seen()
+        shuffled, same_validated = self.seen(shuffle_domains=True)
+        for one, other in zip(plain, shuffled, strict=True):
+            assert list(one) == list(other)
+            assert [len(rows) for rows in other.values()] == [8, 8]
+            assert sorted(chain(*one.values())) == sorted(chain(*other.values()))
+            assert one != other
+        assert validated == same_validated
+        assert self.seen(shuffle_domains=True)[0] == shuffled
+        dealt = [[row >= 1000 for row in batch["a"]] for batch in shuffled]
+        assert dealt[0] != dealt[1]  # anew in every batch
 
     def test_lightning_sets_the_epoch_and_keeps_the_sampler(self):
         class Sees(Classifier):

@@ -11,6 +11,8 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.data.distributed import DistributedSampler
 
+from gga_lightning.domains import shuffle_domains, split_batch
+
 __all__ = ["DomainDataModule", "DomainDataset", "split_indices"]
 
 
@@ -75,6 +77,7 @@ class DomainDataModule(LightningDataModule):
         steps_per_epoch: int | None = None,
         eval_batch_size: int = 256,
         num_workers: int = 0,
+        shuffle_domains: bool = False,
     ) -> None:
         """Splits the domains.
 
@@ -90,6 +93,9 @@ class DomainDataModule(LightningDataModule):
                 domain has batches, and at least one.
             eval_batch_size: Samples in an evaluation batch.
             num_workers: Worker processes of each loader.
+            shuffle_domains: Whether to deal the samples of each training batch out to the source
+                domains at random, anew in every batch: the control that tells whether the
+                domains matter to an algorithm at all.
 
         Raises:
             ValueError: If an argument is out of range, there is no such domain, fewer than one
@@ -116,6 +122,7 @@ class DomainDataModule(LightningDataModule):
         self._seed = seed
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
+        self._shuffle_domains = shuffle_domains
         self._large: dict[str, Subset[Any]] = {}
         self._small: dict[str, Subset[Any]] = {}
         for index, (name, domain) in enumerate(dataset.domains.items()):
@@ -153,6 +160,15 @@ class DomainDataModule(LightningDataModule):
             for name in self.source_domains
         }
         return CombinedLoader(loaders, "min_size")
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Shuffles the domains of a training batch, where that is asked for."""
+        trainer = self.trainer
+        if not self._shuffle_domains or trainer is None or not trainer.training:
+            return batch
+        step = trainer.fit_loop.total_batch_idx
+        seed = _hash(self._seed, "shuffle", step, trainer.global_rank)
+        return shuffle_domains(split_batch(batch), torch.Generator().manual_seed(seed)).parts
 
     def val_dataloader(self) -> dict[str, DataLoader[Any]]:
         """Makes the loaders of the validation, test and oracle parts."""
