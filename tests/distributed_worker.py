@@ -100,7 +100,6 @@ class Report(Callback):
             "skipped": gga._skipped,
             "cosines": [record.cosines for record in monitor.records],
             "alpha": noise._alpha,
-            "differences": gga._differences,
             "votes": voting.records,
             "warnings": WARNINGS,
         }
@@ -119,25 +118,7 @@ SEARCHES = {
 }
 
 
-class OnlyOnce(Model):
-    """Cannot be differentiated twice, so that guided steps use finite differences."""
-
-    def forward(self, inputs):
-        return Once.apply(super().forward(inputs))
-
-
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, value):
-        return value.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return gradient
-
-
-def fit(path, loader, devices, search="ball", model=Model, **settings):
+def fit(path, loader, devices, search="ball", **settings):
     torch.manual_seed(0)
     gga = GradientGuidedAnnealing(1, 4, num_candidates=15, **SEARCHES[search])
     noise, monitor = GradientGuidedNoise(1e-3), GradientConflictMonitor(2)
@@ -146,7 +127,7 @@ def fit(path, loader, devices, search="ball", model=Model, **settings):
     strategy = "ddp_fork" if devices > 1 else "auto"
     settings = {"strategy": strategy, "use_distributed_sampler": False, **settings}
     run = trainer(gga, noise, monitor, voting, report, devices=devices, **settings)
-    run.fit(model(), loader)
+    run.fit(Model(), loader)
 
 
 def dicts(size):
@@ -168,7 +149,6 @@ def main(folder):
         for search in SEARCHES:
             if search != "ball":
                 fit(folder / search, dicts(size), devices, search)
-        fit(folder / "differences", dicts(size), devices, "guided", OnlyOnce)
         fit(folder / "accumulated", dicts(size), devices, accumulate_grad_batches=2, max_steps=5)
         for name, labels in (("mixed", MIXED), ("lopsided", LOPSIDED)):
             WARNINGS.clear()

@@ -12,7 +12,7 @@ from tests.helpers import copies, same
 
 
 class Once(torch.autograd.Function):
-    """An operation without a double backward."""
+    """An operation that cannot be differentiated twice."""
 
     @staticmethod
     def forward(ctx, value):
@@ -77,34 +77,28 @@ def by_autograd(network, objective, moved):
 class TestDirection:
     def test_is_the_objectives_gradient(self, objective):
         network = Network()
-        moved = list(network.featurizer.parameters())
+        before, moved = copies(network), list(network.featurizer.parameters())
         found = ascent(network, objective, moved)
-        assert not found.by_differences
-        for ours, theirs in zip(
-            found.direction, by_autograd(network, objective, moved), strict=True
-        ):
-            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
-
-    def test_by_differences_where_there_is_no_double_backward(self, objective):
-        network, smooth = Network(once=True), Network()
-        before = copies(network)
-        found = ascent(network, objective)
-        assert found.by_differences
-        for ours, theirs in zip(found.direction, ascent(smooth, objective).direction, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        for ours, theirs in zip(found, by_autograd(network, objective, moved), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
         assert same(before, copies(network))
 
-    def test_differences_in_float32(self, objective):
-        network = Network(once=True, dtype=torch.float32)
-        ours = torch.cat([part.flatten() for part in ascent(network, objective).direction])
-        exact = torch.cat([part.flatten() for part in ascent(Network(), objective).direction])
-        assert functional.cosine_similarity(ours.double(), exact, dim=0) > 0.999
+    def test_in_float32(self, objective):
+        ours = torch.cat([p.flatten() for p in ascent(Network(dtype=torch.float32), objective)])
+        network = Network()
+        params = [param for name, param in network.named_parameters() if name != "unused"]
+        exact = torch.cat([p.flatten() for p in by_autograd(network, objective, params)])
+        assert functional.cosine_similarity(ours[3:].double(), exact, dim=0) > 0.9999
+
+    def test_needs_no_double_backward(self, objective):
+        plain, once = ascent(Network(), objective), ascent(Network(once=True), objective)
+        assert same(plain, once)
 
     def test_orthogonal_to_every_domains_gradient(self, objective):
         network = Network()
         moved = list(network.featurizer.parameters())
-        plain = ascent(network, objective, moved).direction
-        found = ascent(network, objective, moved, orthogonal=True).direction
+        plain = ascent(network, objective, moved)
+        found = ascent(network, objective, moved, orthogonal=True)
         gradients = domain_gradients([loss() for loss in losses(network)], moved)
         cosines = cosine_matrix(gram_matrix([found, *gradients]))
         assert cosines[0, 1:].abs().max() < 1e-9
@@ -117,9 +111,9 @@ class TestDirection:
             lambda loss=loss, s=s: s * loss()
             for loss, s in zip(losses(network), (1, 5, 0.1), strict=True)
         ]
-        ours = agreement_ascent(DomainEvaluator(scaled, params), params, objective).direction
-        for one, other in zip(ours, ascent(network, objective).direction, strict=True):
-            torch.testing.assert_close(one, other)
+        ours = agreement_ascent(DomainEvaluator(scaled, params), params, objective)
+        for one, other in zip(ours, ascent(network, objective), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
 def test_gradients_of_the_last_score_are_used_again():
@@ -130,11 +124,11 @@ def test_gradients_of_the_last_score_are_used_again():
     ]
     evaluator = DomainEvaluator(counted, params)
     evaluator.score("min")
-    first = agreement_ascent(evaluator, params, "min").direction
-    assert len(calls) == 3 + 2  # a score, and two products of a Hessian and a vector
+    first = agreement_ascent(evaluator, params, "min")
+    assert len(calls) == 3 + 2  # a score, and one more gradient for two domains
     with torch.no_grad():
         params[1].add_(0.1)
-    moved = agreement_ascent(evaluator, params, "min").direction
+    moved = agreement_ascent(evaluator, params, "min")
     assert len(calls) == 3 + 2 + 3 + 2
     assert not same(first, moved)
 
@@ -148,7 +142,7 @@ def test_no_slope_where_a_gradient_is_zero():
     )
     for orthogonal in (False, True):
         found = agreement_ascent(evaluator, [network.weight], "min", orthogonal=orthogonal)
-        assert found.direction[0].tolist() == [[0.0, 0.0, 0.0]]
+        assert found[0].tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_parallel_gradients_can_be_projected_off():
@@ -157,7 +151,7 @@ def test_parallel_gradients_can_be_projected_off():
     params = list(network.parameters())
     evaluator = DomainEvaluator([lambda: functional.cross_entropy(network(x), y)] * 2, params)
     found = agreement_ascent(evaluator, params, "min", orthogonal=True)
-    assert all(part.isfinite().all() for part in found.direction)
+    assert all(part.isfinite().all() for part in found)
 
 
 def test_parameters_that_are_not_differentiated():

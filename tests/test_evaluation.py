@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional
 
@@ -113,3 +114,21 @@ def test_no_parameters():
 def test_objective():
     with pytest.raises(ValueError, match="`objective` must be 'min' or 'mean', got 'median'"):
         check_objective("median")
+
+
+@pytest.mark.slow
+def test_float32_cosines_of_resnet18_are_those_of_float64():
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=7).eval()  # frozen BatchNorm, as the suites'
+    batches = [(torch.randn(4, 3, 224, 224) + i, torch.randint(7, (4,))) for i in range(3)]
+
+    def cosines(network, dtype):
+        losses = [
+            lambda x=x, y=y: functional.cross_entropy(network(x.to(dtype)), y) for x, y in batches
+        ]
+        return DomainEvaluator(losses, list(network.parameters())).evaluate().cosines
+
+    single = cosines(network, torch.float32)
+    double = cosines(network.double(), torch.float64)
+    assert (single - double).abs().max() < 1e-4
+    assert (single - double).abs().max() > 0

@@ -1,7 +1,6 @@
 """The direction in which the domains agree more: the gradient of the search's objective."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,21 +8,11 @@ from torch import Tensor
 from gga_lightning.evaluation import DomainEvaluator, Objective
 from gga_lightning.gradients import gram_matrix
 
-__all__ = ["Ascent", "agreement_ascent"]
+__all__ = ["agreement_ascent"]
 
-_DISPLACEMENT = 1e-3  # of a finite difference, relative to the parameters' length
-
-
-class Ascent(NamedTuple):
-    """Where the objective rises fastest.
-
-    Attributes:
-        direction: A tensor for each moved parameter.
-        by_differences: Whether it was found by finite differences.
-    """
-
-    direction: list[Tensor]
-    by_differences: bool
+# Of a finite difference, relative to the parameters' length. In float32, ten times less loses
+# digits and ten times more runs into the next bend.
+_DISPLACEMENT = 3e-4
 
 
 def agreement_ascent(
@@ -32,46 +21,37 @@ def agreement_ascent(
     objective: Objective,
     *,
     orthogonal: bool = False,
-) -> Ascent:
+) -> list[Tensor]:
     """Differentiates the agreement of the domains' gradients.
 
     With gradients g_i of lengths n_i and cosines c_ij, the objective is the sum of w_ij c_ij over
     the pairs, and its derivative in g_i is u_i = sum_j w_ij (g_j / (n_i n_j) - c_ij g_i / n_i^2).
-    The direction is the sum of H_i u_i, H_i being the Hessian of domain i's loss: one product of
-    a Hessian and a vector for each domain whose cosine counts, two for ``"min"``. They come from
-    a double backward pass, or from central differences of gradients where the module has
-    operations that cannot be differentiated twice (or where that does not fit into memory).
+    The direction is the sum of H_i u_i, H_i being the Hessian of domain i's loss. Each product is
+    a finite difference, (g_i(theta + h u_i) - g_i(theta)) / h, and costs one more gradient for
+    each domain whose cosine counts: two for ``"min"``. A double backward pass would lead to the
+    same gains at twice the time and memory (``benchmarks/search_gain.py`` compares the two), and
+    not every operation has one.
 
     Args:
-        evaluator: The domains.
+        evaluator: The domains. Its losses must not draw new random numbers at each evaluation.
         moved: The parameters to get a direction for, among those that the evaluator differentiates.
         objective: What shall rise.
         orthogonal: Whether to take away the part along the domains' gradients, so that every
             domain's loss stays as it is, to first order.
 
     Returns:
-        The direction, equal on all ranks; zero where the objective has no slope.
+        A tensor for each moved parameter, equal on all ranks; zero where the objective has no
+        slope. The parameters are bit for bit where they were.
 
     Raises:
         ValueError: If the evaluator does not differentiate one of the moved parameters.
     """
     where = _positions(evaluator.params, moved)
     gradients = evaluator.gradients()
-    pulls = _pulls(gradients, objective)
-    by_differences = False
-    try:
-        parts = _by_double_backward(evaluator, moved, pulls)
-    except (RuntimeError, NotImplementedError):
-        by_differences, parts = True, []
-    if evaluator.joined:  # all ranks or none, or they would wait for each other
-        failed = torch.tensor(float(by_differences), device=evaluator.params[0].device)
-        by_differences = bool(evaluator.summed(failed))
-    if by_differences:
-        parts = _by_differences(evaluator, moved, pulls)
-    direction = list(evaluator.summed_together(parts))
+    direction = _curvature(evaluator, gradients, _pulls(gradients, objective), where)
     if orthogonal:
         direction = _projected_off(direction, [[g[i] for i in where] for g in gradients])
-    return Ascent(direction, by_differences)
+    return direction
 
 
 def _pulls(gradients: Sequence[Sequence[Tensor]], objective: Objective) -> dict[int, list[Tensor]]:
@@ -102,68 +82,37 @@ def _pulls(gradients: Sequence[Sequence[Tensor]], objective: Objective) -> dict[
     return found
 
 
-def _by_double_backward(
-    evaluator: DomainEvaluator, moved: Sequence[Tensor], pulls: dict[int, list[Tensor]]
-) -> list[Tensor]:
-    total = [torch.zeros_like(param) for param in moved]
-    for index, pull in pulls.items():
-        found = evaluator.local(index, create_graph=True)
-        if found is None:
-            continue
-        pairs = [(g, p) for g, p in zip(found[1], pull, strict=True) if g.requires_grad]
-        if _breaks_off(found[1]):
-            raise NotImplementedError
-        if pairs:
-            products = torch.autograd.grad(
-                [g for g, _ in pairs],
-                moved,
-                [p.to(g.dtype) for g, p in pairs],
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            total = [old + new for old, new in zip(total, products, strict=True)]
-    return total
-
-
-def _breaks_off(gradient: Sequence[Tensor]) -> bool:
-    # For an operation marked as differentiable only once. Autograd leaves its branch out without
-    # a word where derivatives are asked for by name.
-    seen: set[Any] = set()
-    waiting = [g.grad_fn for g in gradient]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            if node.name() == "torch::autograd::Error":
-                return True
-            seen.add(node)
-            waiting.extend(following for following, _ in node.next_functions)
-    return False
-
-
 @torch.no_grad()
-def _by_differences(
-    evaluator: DomainEvaluator, moved: Sequence[Tensor], pulls: dict[int, list[Tensor]]
+def _curvature(
+    evaluator: DomainEvaluator,
+    gradients: Sequence[Sequence[Tensor]],
+    pulls: dict[int, list[Tensor]],
+    where: list[int],
 ) -> list[Tensor]:
-    """H u as (g(theta + h u) - g(theta - h u)) / 2h; leaves the parameters bit for bit."""
-    where = _positions(evaluator.params, moved)
-    start = [param.clone() for param in evaluator.params]
-    total = [torch.zeros_like(param) for param in moved]
+    """The sum of the H_i u_i, for the parameters at the places ``where``."""
+    params = evaluator.params
+    start = [param.clone() for param in params]
+    displaced = [torch.zeros_like(params[place]) for place in where]
+    present = [torch.zeros_like(params[place]) for place in where]
     try:
         for index, pull in pulls.items():
-            step = _DISPLACEMENT * _length(start) / _length(pull)
-            for side in (1.0, -1.0):
-                for param, value, part in zip(evaluator.params, start, pull, strict=True):
-                    param.copy_(value + side * step * part)
-                with torch.enable_grad():
-                    found = evaluator.local(index)
-                if found is None:
-                    break
-                for old, position in zip(total, where, strict=True):
-                    old.add_(found[1][position], alpha=side / (2 * step))
+            length = _length(pull)
+            if not length > 0:
+                continue
+            step = _DISPLACEMENT * _length(start) / length
+            for param, value, part in zip(params, start, pull, strict=True):
+                param.copy_(value + step * part)
+            with torch.enable_grad():
+                found = evaluator.local(index)
+            for position, place in enumerate(where):
+                present[position].add_(gradients[index][place], alpha=1 / step)
+                if found is not None:
+                    displaced[position].add_(found[1][place], alpha=1 / step)
     finally:
-        for param, value in zip(evaluator.params, start, strict=True):
+        for param, value in zip(params, start, strict=True):
             param.copy_(value)
-    return total
+    total = evaluator.summed_together(displaced)
+    return [there - here for there, here in zip(total, present, strict=True)]
 
 
 def _projected_off(direction: list[Tensor], gradients: list[list[Tensor]]) -> list[Tensor]:

@@ -222,14 +222,11 @@ class DomainEvaluator:
             return self._latest[1]
         return self.evaluate().gradients
 
-    def local(
-        self, index: int, *, create_graph: bool = False
-    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    def local(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         """Computes what this rank's samples add to a domain's loss and gradient.
 
         Args:
             index: The domain.
-            create_graph: Whether the gradient shall be differentiable itself.
 
         Returns:
             The loss and the gradient on this rank's samples, times their share of the domain's;
@@ -245,7 +242,6 @@ class DomainEvaluator:
             gradient = torch.autograd.grad(
                 loss if self._loss_scale == 1.0 else loss * self._loss_scale,
                 self.params,
-                create_graph=create_graph,
                 allow_unused=True,
                 materialize_grads=True,
             )

@@ -289,8 +289,8 @@ class Climb(Proposal):
 class Guided(Proposal):
     """Steps along the gradient of the objective, halved until accepted.
 
-    Each step differentiates the domains' agreement itself, at the cost of two to four candidates,
-    and goes that way as far as the acceptance allows: the full length, half of it, and so on, ten
+    Each step differentiates the domains' agreement itself, for about the cost of a candidate, and
+    goes that way as far as the acceptance allows: the full length, half of it, and so on, ten
     times at most. It ends after ``steps`` accepted steps or one that no halving saves.
 
     Attributes:

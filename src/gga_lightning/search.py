@@ -146,14 +146,12 @@ class SearchResult:
         scores: Each candidate's score, in order, None for one whose evaluation was broken off
             because it could no longer be accepted. Empty if the start was not finite.
         accepted: The indices of the accepted candidates.
-        by_differences: Whether a guided proposal had to use finite differences.
     """
 
     start: Score
     end: Score
     scores: list[Score | None] = field(repr=False)
     accepted: list[int]
-    by_differences: bool = False
 
     @property
     def gain(self) -> float:
@@ -251,7 +249,6 @@ class _Search:
         self._draws = random.Random(place.draw_seed())
         self._scores: list[Score | None] = []
         self._accepted_indices: list[int] = []
-        self._by_differences = False
         place.ascent = self._ascent
 
     def candidates(self, proposal: Proposal, count: int) -> Iterator[None]:
@@ -268,9 +265,7 @@ class _Search:
 
     def result(self) -> SearchResult:
         """What came of it."""
-        return SearchResult(
-            self._start, self.best, self._scores, self._accepted_indices, self._by_differences
-        )
+        return SearchResult(self._start, self.best, self._scores, self._accepted_indices)
 
     def _moves(self, proposal: Proposal, count: int) -> Generator[Score | None, bool, None]:
         """Moves to candidates, or goes on with those that it has scored ahead."""
@@ -330,9 +325,7 @@ class _Search:
                 "A guided proposal differentiates the objective, so it needs `evaluate` to be a "
                 "DomainEvaluator, got a function."
             )
-        found = agreement_ascent(self._scorer, self._params, self._objective, orthogonal=orthogonal)
-        self._by_differences |= found.by_differences
-        return found.direction
+        return agreement_ascent(self._scorer, self._params, self._objective, orthogonal=orthogonal)
 
 
 class _Function:

@@ -22,7 +22,7 @@ from gga_lightning.callbacks._progress import SearchProgress
 from gga_lightning.domains import Split
 from gga_lightning.evaluation import Objective, Score, check_objective
 from gga_lightning.probing import DomainLoss, Probe
-from gga_lightning.proposals import Proposal, Walk
+from gga_lightning.proposals import Guided, Proposal, Walk
 from gga_lightning.search import Acceptance, Greedy, SearchResult, annealing_search
 
 __all__ = ["GradientGuidedAnnealing", "SearchRecord"]
@@ -165,6 +165,11 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             raise ValueError(
                 f"`proposal` must be a Proposal, such as Walk(1e-5), got {proposal!r}."
             )
+        if isinstance(proposal, Guided) and not fixed_dropout:
+            raise ValueError(
+                "`fixed_dropout` must be True with a Guided proposal, which takes differences of "
+                "gradients that new dropout masks would drown, got False."
+            )
         if not (hasattr(acceptance, "objective_above") and hasattr(acceptance, "loss_below")):
             raise ValueError(
                 f"`acceptance` must be an acceptance, such as Greedy(0.1), got {acceptance!r}."
@@ -193,7 +198,6 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._pending: _Pending | None = None
         self._entered = False
         self._summed_up = False
-        self._differences = False
         self._progress = SearchProgress()
 
     @property
@@ -222,7 +226,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             self._last_step = self.records[-1].step if self.records else -1
             self._skipped = 0
             self._pending = None
-            self._entered = self._summed_up = self._differences = False
+            self._entered = self._summed_up = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins: checks the parameters to move."""
@@ -346,7 +350,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         """Searches, and moves the parameters to where the domains agree best."""
         step = trainer.global_step
         with self._progress.step(trainer, step, self.num_candidates):
-            result = annealing_search(
+            return annealing_search(
                 params,
                 opened,
                 proposal=self._proposal_at(step),
@@ -357,14 +361,6 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 patience=self.patience,
                 on_candidate=self._progress.update,
             )
-        if result.by_differences and not self._differences:
-            self._differences = True
-            self._say(
-                trainer,
-                "GGA: the module cannot be differentiated twice; guided steps use finite "
-                "differences of its gradients.",
-            )
-        return result
 
     @torch.no_grad()
     def _scramble(
