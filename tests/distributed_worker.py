@@ -114,6 +114,7 @@ SEARCHES = {
     "walk": {"proposal": Walk(0.02)},
     "climb": {"proposal": Climb(0.05), "acceptance": Metropolis(0.05), "control": "scramble"},
     "guided": {"proposal": Guided(0.01, steps=2), "measure_transfer": True, "patience": 4},
+    "shuffled": {"proposal": Walk(0.02), "control": "shuffle_domains"},
     "orthogonal": {"proposal": Guided(0.02, relative=True, orthogonal=True), "objective": "mean"},
 }
 

@@ -35,7 +35,7 @@ def left(tmp_path_factory):
     return load
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*SCENARIOS, "shuffled"])
 def test_ranks_end_alike(left, name):
     first, second = left(name, 2, 0), left(name, 2, 1)
     assert same(first["state"], second["state"])

@@ -5,6 +5,7 @@ be run so, nobody notices: candidates are then evaluated one by one.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -85,7 +86,9 @@ class ParallelScorer:
             K scores; None where the module cannot be run so, or comes to other scores.
         """
         try:
-            scores = self._scores([*points, *(point for point, _ in known)], objective)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of operations that are slow so
+                scores = self._scores([*points, *(point for point, _ in known)], objective)
         except Exception:  # there is no end of ways in which a module can resist
             return None
         for score, (_, expected) in zip(scores[len(points) :], known, strict=True):

@@ -21,6 +21,7 @@ from gga_lightning import (
     Walk,
 )
 from gga_lightning.algorithms import pool
+from gga_lightning.parallel import ParallelScorer
 from tests.helpers import (
     Classifier,
     Decisions,
@@ -179,6 +180,26 @@ class TestSearches:
         assert found[0][0].accepted > 0
         assert same(found[0][1], found[1][1])
 
+    def test_blocks_of_candidates_see_the_same_dropout_masks(self, monkeypatch):
+        """Small models evaluate many at once, with masks, metrics and logs in the step."""
+        found, scores = [], ParallelScorer.scores
+        monkeypatch.setattr(
+            ParallelScorer, "scores", lambda *a: found.append(scores(*a)) or found[-1]
+        )
+        ends = []
+        for pays in (True, False):
+            if not pays:
+                monkeypatch.setattr(ParallelScorer, "where_it_pays", lambda *_: None)
+            torch.manual_seed(0)
+            module = Classifier()
+            module.featurizer[1] = nn.Identity()  # BatchNorm updates its buffers in place
+            gga = search(0, 1, proposal=Ball(0.02))
+            run(gga, module=module, max_steps=1)
+            ends.append((gga.records[0].accepted, module.state_dict()))
+        assert len(found) == 1
+        assert found[0] is not None
+        assert same(*ends)
+
     def test_noise_depends_on_the_seed_and_the_step_alone(self):
         ends = []
         for seed, noise in ((0, 1), (0, 2), (1, 1)):
@@ -227,6 +248,15 @@ class Spoiled(Callback):
 
 NO_OPS = {
     "search": lambda: search(0, 6, proposal=Walk(0.5), acceptance=Decisions(False)),
+    "blocks": lambda: search(0, 8, proposal=Ball(0.5), acceptance=Decisions(False)),
+    "guided": lambda: search(
+        0,
+        9,
+        proposal=Guided(0.5, orthogonal=True),
+        acceptance=Decisions(False),
+        measure_transfer=True,
+        control="shuffle_domains",
+    ),
     "redrawn": lambda: search(0, 7, acceptance=Decisions(False), fixed_dropout=False),
     "noise": lambda: GradientGuidedNoise(gamma=0.0),
     "monitor": lambda: GradientConflictMonitor(every_n_steps=1),
