@@ -7,13 +7,21 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-__all__ = ["Batch", "DomainBatch", "DomainGeneralizer", "OptimizerFactory", "pool"]
+__all__ = [
+    "Batch",
+    "DomainBatch",
+    "DomainGeneralizer",
+    "OptimizerFactory",
+    "pool",
+    "require_domains",
+]
 
 DomainBatch = tuple[Tensor, Tensor]
 Batch = Mapping[str, DomainBatch]
@@ -31,6 +39,27 @@ def pool(batch: Batch) -> DomainBatch:
     """
     inputs, targets = zip(*batch.values(), strict=True)
     return torch.cat(inputs), torch.cat(targets)
+
+
+def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int = 1) -> None:
+    """Checks that a batch has what an algorithm needs.
+
+    Args:
+        batch: Domain name to (inputs, targets).
+        name: The algorithm's name, for the message.
+        domains: How many domains it needs at least.
+        samples: How many samples of each it needs at least.
+
+    Raises:
+        MisconfigurationException: If it has fewer.
+    """
+    found = {domain: len(targets) for domain, (_, targets) in batch.items()}
+    if len(found) < domains or min(found.values(), default=0) < samples:
+        raise MisconfigurationException(
+            f"{name} needs batches of at least {domains} domains with at least {samples} samples "
+            f"each, got {found} (samples by domain). Train on more domains, or raise the batch "
+            "size."
+        )
 
 
 class DomainGeneralizer(LightningModule, ABC):
@@ -110,6 +139,30 @@ class DomainGeneralizer(LightningModule, ABC):
         """
         inputs, targets = domain_batch
         return functional.cross_entropy(self(inputs), targets)
+
+    def logits_by_domain(self, batch: Batch) -> list[Tensor]:
+        """Computes each domain's logits, in one pass over the joined batch.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            D tensors of shape ``(N_e, num_classes)``.
+        """
+        sizes = [len(targets) for _, targets in batch.values()]
+        return list(self(pool(batch)[0]).split(sizes))
+
+    def domain_losses(self, batch: Batch) -> Tensor:
+        """Computes each domain's risk, in one pass over the joined batch.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The domains' mean cross-entropies, shape ``(D,)``.
+        """
+        pairs = zip(self.logits_by_domain(batch), batch.values(), strict=True)
+        return torch.stack([functional.cross_entropy(z, targets) for z, (_, targets) in pairs])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Computes and logs the objective."""

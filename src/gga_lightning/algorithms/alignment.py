@@ -1,0 +1,65 @@
+"""What the algorithms share that pull the domains' features together."""
+
+import itertools
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool, require_domains
+
+__all__ = ["FeatureAlignment"]
+
+
+class FeatureAlignment(DomainGeneralizer):
+    """Minimizes the mean of the domains' losses and a distance between their features.
+
+    The penalty is the mean over the pairs of domains.
+    """
+
+    def __init__(
+        self, featurizer: nn.Module, num_classes: int, *, gamma: float = 1.0, **settings: Any
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            gamma: The penalty's weight.
+            **settings: See :class:`DomainGeneralizer`.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        self.gamma = gamma
+
+    @abstractmethod
+    def distance(self, left: Tensor, right: Tensor) -> Tensor:
+        """Computes the distance between two domains' features.
+
+        Args:
+            left: Shape ``(N, F)``.
+            right: Shape ``(M, F)``.
+
+        Returns:
+            A scalar.
+        """
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes the mean loss and the penalty.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, a scalar.
+        """
+        require_domains(batch, type(self).__name__, samples=2)
+        targets = [targets for _, targets in batch.values()]
+        features = self.featurizer(pool(batch)[0])
+        sizes = [len(own) for own in targets]
+        logits = self.classifier(features).split(sizes)
+        losses = [functional.cross_entropy(z, y) for z, y in zip(logits, targets, strict=True)]
+        pairs = itertools.combinations(features.split(sizes), 2)
+        penalty = torch.stack([self.distance(*pair) for pair in pairs]).mean()
+        return torch.stack(losses).mean() + self.gamma * penalty

@@ -1,0 +1,56 @@
+"""CutMix: boxes pasted between images."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+
+__all__ = ["CutMix"]
+
+
+class CutMix(DomainGeneralizer):
+    """Trains on images with a box from another sample pasted in, of any domain.
+
+    The box covers a share 1 - l of the image, l ~ Beta(alpha, alpha), and the losses of both
+    targets are weighted by what of the image is theirs. One box a batch, and other samples drawn
+    at random from the joined batch.
+
+    Source: Yun et al., ICCV 2019, arXiv 1905.04899; by :class:`torchvision.transforms.v2.CutMix`.
+    """
+
+    def __init__(
+        self, featurizer: nn.Module, num_classes: int, *, alpha: float = 1.0, **settings: Any
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`; takes images ``(N, C, H, W)``.
+            num_classes: How many classes there are.
+            alpha: Both parameters of the Beta distribution; positive.
+            **settings: See :class:`DomainGeneralizer`.
+
+        Raises:
+            ValueError: If ``alpha`` is not positive.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        if not alpha > 0:
+            raise ValueError(f"`alpha` must be positive, got {alpha}.")
+        self._cutmix = v2.CutMix(alpha=alpha, num_classes=num_classes)
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes the mean loss over the mixed samples.
+
+        Args:
+            batch: Domain name to (images, targets).
+
+        Returns:
+            The loss, a scalar.
+        """
+        images, targets = pool(batch)
+        order = torch.randperm(len(targets)).to(targets.device)  # it pastes from a neighbour
+        images, shares = self._cutmix(images[order], targets[order])
+        return functional.cross_entropy(self(images), shares)

@@ -1,0 +1,68 @@
+"""Invariant risk minimization (IRM)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gga_lightning.algorithms.annealed import AnnealedPenalty
+from gga_lightning.algorithms.base import Batch, require_domains
+
+__all__ = ["IRM"]
+
+
+class IRM(AnnealedPenalty):
+    """Penalizes classifiers that a domain of its own would scale differently (IRMv1).
+
+    The penalty of a domain is the squared slope of its loss in a factor on the logits, estimated
+    without bias as the product of the slopes on its even and its odd samples, and so sometimes
+    negative.
+
+    Source: Arjovsky et al., 2019, arXiv 1907.02893. As DomainBed; the original code divides the
+    loss by the penalty's weight where that is above 1.
+    """
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        penalty_weight: float = 100.0,
+        anneal_steps: int = 500,
+        **settings: Any,
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 1 before.
+            anneal_steps: How many optimizer steps that takes.
+            **settings: See :class:`DomainGeneralizer`.
+        """
+        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, **settings)
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes the mean loss and the penalty.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, a scalar.
+        """
+        require_domains(batch, "IRM", domains=1, samples=2)
+        losses, penalties = [], []
+        for logits, (_, targets) in zip(self.logits_by_domain(batch), batch.values(), strict=True):
+            losses.append(functional.cross_entropy(logits, targets))
+            penalties.append(
+                _slope(logits[::2], targets[::2]) * _slope(logits[1::2], targets[1::2])
+            )
+        return torch.stack(losses).mean() + self.weight * torch.stack(penalties).mean()
+
+
+def _slope(logits: Tensor, targets: Tensor) -> Tensor:
+    """The derivative of the cross-entropy of s * logits in s, at s = 1."""
+    own = logits.gather(1, targets[:, None]).squeeze(1)
+    return ((logits.softmax(1) * logits).sum(1) - own).mean()

@@ -1,0 +1,51 @@
+"""Spectral decoupling (SD)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+
+__all__ = ["SpectralDecoupling"]
+
+
+class SpectralDecoupling(DomainGeneralizer):
+    """Minimizes the mean loss and the mean square of the logits.
+
+    Source: Pezeshki et al., NeurIPS 2021, arXiv 2011.09468, equation 25. As DomainBed: the mean
+    is over samples and classes.
+    """
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        penalty_weight: float = 0.1,
+        **settings: Any,
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            penalty_weight: The penalty's weight.
+            **settings: See :class:`DomainGeneralizer`.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        self.penalty_weight = penalty_weight
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes the mean loss and the penalty.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, a scalar.
+        """
+        inputs, targets = pool(batch)
+        logits = self(inputs)
+        penalty = logits.square().mean()
+        return functional.cross_entropy(logits, targets) + self.penalty_weight * penalty

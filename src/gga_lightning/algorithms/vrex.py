@@ -1,0 +1,51 @@
+"""Risk extrapolation (V-REx)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from gga_lightning.algorithms.annealed import AnnealedPenalty
+from gga_lightning.algorithms.base import Batch, require_domains
+
+__all__ = ["VREx"]
+
+
+class VREx(AnnealedPenalty):
+    """Minimizes the mean of the domains' losses and their variance.
+
+    Source: Krueger et al., ICML 2021, arXiv 2003.00688, V-REx. As DomainBed: the variance is that
+    of the population.
+    """
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        penalty_weight: float = 10.0,
+        anneal_steps: int = 500,
+        **settings: Any,
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            penalty_weight: The variance's weight (beta) from ``anneal_steps`` on; 1 before.
+            anneal_steps: How many optimizer steps that takes.
+            **settings: See :class:`DomainGeneralizer`.
+        """
+        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, **settings)
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes the mean and the weighted variance of the domains' losses.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, a scalar.
+        """
+        require_domains(batch, "VREx")
+        losses = self.domain_losses(batch)
+        return losses.mean() + self.weight * losses.var(correction=0)
