@@ -175,7 +175,7 @@ class TestErrors:
                 "no setting `annealing.startstep`. Did you mean `start_step`",
             ),
             (["sed=3"], "no setting `sed`. Did you mean `seed`? Valid at the top level:"),
-            (["algorithm=ermm"], "Available options in 'algorithm': erm"),
+            (["algorithm=ermm"], "Available options in 'algorithm': coral"),
             (["annealing.start_step=-1"], "`start_step` must be an integer of at least 0, got -1."),
             (["data.test_domain=90"], "`test_domain` must be one of ['0', '15', "),
             (["data.dataset.shift=fog"], "`shift` must be one of ['rotation', "),
