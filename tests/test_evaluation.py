@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from gga_lightning.evaluation import DomainEvaluator, Score, check_objective
+from gga_lightning.evaluation import DomainEvaluator
 
 
 def setting(sizes=(8, 5, 12, 7)):
@@ -74,10 +74,6 @@ class TestScore:
         assert math.isnan(score.min_cosine)
         assert found.score("min", -1.5) is None
 
-    def test_of_pairs(self):
-        assert Score.of(2.0, [0.5, -0.5, 0.3], "min") == (2.0, -0.5, pytest.approx(0.1), -0.5)
-        assert Score.of(2.0, [0.5, -0.5, 0.3], "mean").objective == pytest.approx(0.1)
-
 
 def test_loss_scale_changes_nothing():
     plain, scaled = evaluator().evaluate(), evaluator(loss_scale=2.0**10).evaluate()
@@ -109,11 +105,6 @@ def test_float16_is_accumulated_in_float32():
 def test_no_parameters():
     with pytest.raises(ValueError, match="`params` must hold at least one tensor, got none"):
         DomainEvaluator([], [])
-
-
-def test_objective():
-    with pytest.raises(ValueError, match="`objective` must be 'min' or 'mean', got 'median'"):
-        check_objective("median")
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from gga_lightning import parallel, proposals
-from gga_lightning.evaluation import DomainEvaluator, Score
+from gga_lightning.evaluation import DomainEvaluator
 from gga_lightning.gradients import cosine_matrix, domain_gradients, gram_matrix
 from gga_lightning.proposals import Ball, Climb, Guided, Walk, uniform_noise
+from gga_lightning.score import Score
 from gga_lightning.search import Greedy, Metropolis, annealing_search
 from tests import paper
 from tests.helpers import Decisions, copies, same
@@ -276,7 +277,7 @@ class TestEverySearch:
             search()
         except error:
             pass
-        else:  # a guided search may be over by then, or have turned to finite differences
+        else:  # a guided search may be over by then
             assert isinstance(proposal, Guided)
         if not best:
             assert same(before, copies(network))
@@ -533,6 +534,14 @@ class TestWrongArguments:
             annealing_search(
                 [torch.zeros(1)], lambda: point, proposal=Guided(1.0), num_candidates=1
             )
+
+    def test_a_single_domain(self):
+        lone = DomainEvaluator(
+            [lambda: (param * param).sum()], [param := torch.ones(1).requires_grad_()]
+        )
+        for evaluate in (lone, lambda: (torch.tensor(0.0), torch.eye(1))):
+            with pytest.raises(ValueError, match="at least two domains"):
+                annealing_search([param], evaluate, proposal=Ball(1.0), num_candidates=1)
 
     def test_objective(self):
         with pytest.raises(ValueError, match="`objective` must be 'min' or 'mean', got 'max'"):

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
-from gga_lightning.evaluation import DomainEvaluator, Objective
+from gga_lightning.evaluation import DomainEvaluator
 from gga_lightning.gradients import gram_matrix
+from gga_lightning.score import Objective
 
 __all__ = ["agreement_ascent"]
 
@@ -96,10 +98,10 @@ def _curvature(
     present = [torch.zeros_like(params[place]) for place in where]
     try:
         for index, pull in pulls.items():
-            length = _length(pull)
+            length = float(get_total_norm(pull))
             if not length > 0:
                 continue
-            step = _DISPLACEMENT * _length(start) / length
+            step = _DISPLACEMENT * float(get_total_norm(start)) / length
             for param, value, part in zip(params, start, pull, strict=True):
                 param.copy_(value + step * part)
             with torch.enable_grad():
@@ -132,7 +134,3 @@ def _positions(params: Sequence[Tensor], moved: Sequence[Tensor]) -> list[int]:
     if any(id(param) not in places for param in moved):
         raise ValueError("A guided step moves only parameters that gradients are taken for.")
     return [places[id(param)] for param in moved]
-
-
-def _length(tensors: Sequence[Tensor]) -> float:
-    return float(torch.stack([t.double().pow(2).sum().cpu() for t in tensors]).sum().sqrt())

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from gga_lightning.evaluation import DomainEvaluator, Objective, Score
+from gga_lightning.evaluation import DomainEvaluator
 from gga_lightning.gradients import cosine_matrix, pairwise
+from gga_lightning.score import Objective, Score
 
 __all__ = ["ParallelScorer"]
 
-# By measurement (benchmarks/search_cost.py): with more parameters than this, or with
-# convolutions, whose batched form is slow, one candidate after the other is as fast or faster.
+# What one call evaluates at once pays where calls cost more than arithmetic. Set by trial: in
+# benchmarks/search_cost.py the MLP is evaluated so, all other models one candidate at a time.
 _MAX_PARAMETERS = 20_000
 _MAX_BLOCK = 256
 _MAX_NUMBERS = 2**20  # of one block of points, against running out of the processor's cache

@@ -15,8 +15,9 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
-__all__ = ["Ball", "Climb", "Guided", "Place", "Proposal", "Walk"]
+__all__ = ["Ball", "Candidates", "Climb", "Guided", "Place", "Proposal", "Walk", "uniform_noise"]
 
 Candidates = Generator[None, bool, None]
 Draw = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -332,14 +333,8 @@ class Guided(Proposal):
         if not self.relative and not self.orthogonal:
             return [self.radius * part.sign() for part in direction]
         if self.relative:
-            length, size = _length(direction), _length(params)
-            factor = self.radius * size / length
+            factor = self.radius * get_total_norm(params) / get_total_norm(direction)
         else:
             factor = self.radius / torch.stack([part.abs().max().cpu() for part in direction]).max()
         factor = float(factor) if math.isfinite(factor) else 0.0  # no slope: stay
         return [factor * part for part in direction]
-
-
-def _length(tensors: Sequence[Tensor]) -> Tensor:
-    squares = [tensor.detach().double().pow(2).sum().cpu() for tensor in tensors]
-    return torch.stack(squares).sum().sqrt()

@@ -8,22 +8,24 @@ import math
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gga_lightning.ascent import agreement_ascent
-from gga_lightning.evaluation import DomainEvaluator, Objective, Score, check_objective
+from gga_lightning.evaluation import DomainEvaluator
 from gga_lightning.gradients import pairwise
 from gga_lightning.parallel import ParallelScorer
 from gga_lightning.proposals import Candidates, Place, Proposal
+from gga_lightning.score import Objective, Score, check_objective
 
 __all__ = ["Acceptance", "Greedy", "Metropolis", "SearchResult", "annealing_search"]
 
 Evaluate = DomainEvaluator | Callable[[], tuple[Tensor, Tensor]]
 
 
+@runtime_checkable
 class Acceptance(Protocol):
     """Decides on candidates: what their objective must exceed and their loss stay below.
 
@@ -201,8 +203,8 @@ def annealing_search(
         objective is not finite.
 
     Raises:
-        ValueError: If an argument is out of range, or the proposal needs a
-            :class:`DomainEvaluator` and got a function.
+        ValueError: If an argument is out of range, there are fewer than two domains, or the
+            proposal needs a :class:`DomainEvaluator` and got a function.
     """
     params = list(params)
     _check(params, num_candidates, objective, patience)

@@ -167,6 +167,29 @@ class TestTraining:
         dealt = [[row >= 1000 for row in batch["a"]] for batch in shuffled]
         assert dealt[0] != dealt[1]  # anew in every batch
 
+    @pytest.mark.filterwarnings("ignore:You have overridden `on_before_batch_transfer`")
+    def test_a_modules_own_transfer_hooks_are_left_in_place(self):
+        class Negates(Classifier):
+            def __init__(self):
+                super().__init__(features=1)
+                self.largest = 0.0
+
+            def validation_step(self, batch, batch_idx, dataloader_idx=0):
+                pass
+
+            def on_before_batch_transfer(self, batch, dataloader_idx):
+                return {name: (-x, y) for name, (x, y) in batch.items()} if self.training else batch
+
+            def on_train_batch_start(self, batch, batch_idx):
+                self.largest = max(self.largest, *(x.max().item() for x, _ in batch.values()))
+
+        for shuffle in (False, True):
+            module = Negates()
+            data = DomainDataModule(Numbered(), "c", batch_size=8, shuffle_domains=shuffle)
+            fit = trainer(max_steps=2, limit_val_batches=0)
+            fit.fit(module, datamodule=data)
+            assert module.largest == 0.0  # every number had its sign turned
+
     def test_lightning_sets_the_epoch_and_keeps_the_sampler(self):
         class Sees(Classifier):
             def __init__(self):

@@ -16,7 +16,7 @@ from torch import nn
 from gga_lightning.domains import Split
 from gga_lightning.probing import DomainLoss, LossSource, Probe, probe
 
-__all__ = ["DomainGradientCallback", "ParameterChoice", "check_integer"]
+__all__ = ["DomainGradientCallback", "ParameterChoice", "check_integer", "check_window"]
 
 ParameterChoice = str | Callable[[str, nn.Parameter], bool]
 
@@ -284,6 +284,28 @@ class DomainGradientCallback(Callback):
         text = f"{type(self).__name__}:{self.seed}:{use}:{step}"
         digest = hashlib.sha256(text.encode()).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
+
+
+def check_window(start_step: Any, end_step: Any, *, open_end: bool = False) -> None:
+    """Checks a window of optimizer steps.
+
+    Args:
+        start_step: Its first step.
+        end_step: The step before which it ends.
+        open_end: Whether ``end_step`` may be None.
+
+    Raises:
+        ValueError: If the two are not integers, or there is no step between them.
+    """
+    check_integer("start_step", start_step, 0)
+    if open_end and end_step is None:
+        return
+    check_integer("end_step", end_step, 0)
+    if end_step <= start_step:
+        raise ValueError(
+            f"`end_step` must be greater than `start_step` ({start_step})"
+            f"{' or None' if open_end else ''}, got {end_step}."
+        )
 
 
 def check_integer(name: str, value: Any, minimum: int) -> None:

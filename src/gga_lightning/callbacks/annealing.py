@@ -2,10 +2,8 @@
 
 import dataclasses
 import math
-import statistics
 import time
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,42 +15,18 @@ from gga_lightning.callbacks._base import (
     DomainGradientCallback,
     ParameterChoice,
     check_integer,
+    check_window,
 )
 from gga_lightning.callbacks._progress import SearchProgress
+from gga_lightning.callbacks._records import SearchRecord, closing_lines
+from gga_lightning.callbacks._transfer import Move
 from gga_lightning.domains import Split
-from gga_lightning.evaluation import Objective, Score, check_objective
 from gga_lightning.probing import DomainLoss, Probe
 from gga_lightning.proposals import Guided, Proposal, Walk
+from gga_lightning.score import Objective, check_objective
 from gga_lightning.search import Acceptance, Greedy, SearchResult, annealing_search
 
 __all__ = ["GradientGuidedAnnealing", "SearchRecord"]
-
-
-class SearchRecord(NamedTuple):
-    """What the search of one step did.
-
-    Attributes:
-        step: The optimizer step.
-        min_cosine_start: The lowest pairwise cosine before the search, in [-1, 1].
-        min_cosine_end: The same where the search ended.
-        gain: By how much the objective rose.
-        candidates: How many candidates were tried.
-        accepted: How many of them were accepted.
-        loss_change: By how much the loss changed on the step's batch.
-        seconds: How long it took.
-        transfer: By how much the objective differs between the same two points on the next
-            batch, which the search never saw; None where that was not measured.
-    """
-
-    step: int
-    min_cosine_start: float
-    min_cosine_end: float
-    gain: float
-    candidates: int
-    accepted: int
-    loss_change: float
-    seconds: float
-    transfer: float | None = None
 
 
 class GradientGuidedAnnealing(DomainGradientCallback):
@@ -153,12 +127,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         super().__init__(
             control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=seed
         )
-        check_integer("start_step", start_step, 0)
-        check_integer("end_step", end_step, 0)
-        if end_step <= start_step:
-            raise ValueError(
-                f"`end_step` must be greater than `start_step` ({start_step}), got {end_step}."
-            )
+        check_window(start_step, end_step)
         check_integer("num_candidates", num_candidates, 1)
         check_integer("every_n_steps", every_n_steps, 1)
         if not isinstance(proposal, Proposal):
@@ -170,7 +139,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 "`fixed_dropout` must be True with a Guided proposal, which takes differences of "
                 "gradients that new dropout masks would drown, got False."
             )
-        if not (hasattr(acceptance, "objective_above") and hasattr(acceptance, "loss_below")):
+        if not isinstance(acceptance, Acceptance):
             raise ValueError(
                 f"`acceptance` must be an acceptance, such as Greedy(0.1), got {acceptance!r}."
             )
@@ -195,7 +164,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self.records: list[SearchRecord] = []
         self._last_step = -1
         self._skipped = 0
-        self._pending: _Pending | None = None
+        self._pending: Move | None = None
         self._entered = False
         self._summed_up = False
         self._progress = SearchProgress()
@@ -203,8 +172,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     @property
     def state_key(self) -> str:
         """Tells two searches with different windows apart in a checkpoint."""
-        window = {"start_step": self.start_step, "end_step": self.end_step}
-        return f"{type(self).__qualname__}{window}"
+        return self._generate_state_key(start_step=self.start_step, end_step=self.end_step)
 
     def should_search(self, step: int) -> bool:
         """Decides whether a step is searched. Override it for another schedule.
@@ -301,7 +269,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._skipped = state_dict["skipped"]
         self.records = [SearchRecord(*record) for record in state_dict["records"]]
         pending = state_dict["pending"]
-        self._pending = None if pending is None else _Pending(*pending)
+        self._pending = None if pending is None else Move(*pending)
 
     def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
         featurizer = [param for name, param in named if name.startswith("featurizer.")]
@@ -316,8 +284,9 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         step, began = trainer.global_step, time.monotonic()
         self._tried = True
         params = self._chosen(pl_module)
-        compares = self.measure_transfer or self.control == "scramble"
-        before = {p: p.detach().clone() for p in self._compared(pl_module) if compares}
+        before: dict[nn.Parameter, Tensor] = {}
+        if self.measure_transfer or self.control == "scramble":
+            before = {param: param.detach().clone() for param in self._compared(pl_module)}
         with self._open(trainer, pl_module, batch, batch_idx) as opened:
             if opened is None:
                 self._skipped += 1
@@ -341,9 +310,10 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             for param in params:  # the ranks agree already; this holds on unlike devices too
                 torch.distributed.broadcast(param.data, src=0)
         if self.measure_transfer:
-            after = before | {p: p.detach().clone() for p in params if result.accepted}
-            ends = [before, after] if result.accepted else []
-            self._pending = _Pending(step, *(list(end.values()) for end in ends))
+            self._pending = Move(step)
+            if result.accepted:
+                after = before | {param: param.detach().clone() for param in params}
+                self._pending = Move(step, list(before.values()), list(after.values()))
         self._record(trainer, pl_module, step, result, time.monotonic() - began)
 
     def _find(self, trainer: Trainer, opened: Probe, params: list[nn.Parameter]) -> SearchResult:
@@ -376,27 +346,20 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             param.copy_(old + (param - old) * signs)
 
     def _measure(
-        self,
-        pending: "_Pending",
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
+        self, move: Move, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Scores the last search's start and end on a batch that it never saw."""
+        """Scores the last search's move on a batch that it never saw."""
         self._pending = None
         transfer = 0.0  # of a step that did not move
-        if pending.after:
-            params = self._compared(pl_module)
+        if move.after:
             with self._open(trainer, pl_module, batch, batch_idx) as opened:
                 if opened is None:
                     return
-                ends = [_score_at(v, params, opened, self.objective) for v in pending[1:]]
-            if not all(end.finite for end in ends):
+                transfer = move.gain(self._compared(pl_module), opened, self.objective)
+            if not math.isfinite(transfer):
                 return
-            transfer = ends[1].objective - ends[0].objective
         for index, record in enumerate(self.records):
-            if record.step == pending.step:
+            if record.step == move.step:
                 self.records[index] = record._replace(transfer=transfer)
         self._report(trainer, pl_module, {"gga/transfer": transfer})
 
@@ -447,73 +410,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         if self._summed_up or not (self.records or self._skipped):
             return
         self._summed_up = True
-        skipped = f"; {self._skipped} steps could not be searched" if self._skipped else ""
-        if not self.records:
-            self._say(trainer, f"GGA: searched no step{skipped}.")
-            return
-        count = len(self.records)
-        before = math.fsum(record.min_cosine_start for record in self.records) / count
-        after = math.fsum(record.min_cosine_end for record in self.records) / count
-        tried = sum(record.candidates for record in self.records)
-        accepted = sum(record.accepted for record in self.records)
-        seconds = math.fsum(record.seconds for record in self.records)
-        self._say(
-            trainer,
-            f"GGA: searched {count} steps in {seconds:.1f} s{skipped}; min cosine "
-            f"{before:+.4f} -> {after:+.4f} (gain {after - before:+.5f}, mean over the steps), "
-            f"{accepted} of {tried} candidates accepted ({accepted / tried:.1%}).",
-        )
-        self._say_transfer(trainer)
-
-    def _say_transfer(self, trainer: Trainer) -> None:
-        """Says whether the gains hold on batches that the searches never saw."""
-        found = [record.transfer for record in self.records if record.transfer is not None]
-        if len(found) < 2:
-            return
-        mean, error = statistics.fmean(found), statistics.stdev(found) / math.sqrt(len(found))
-        gain = statistics.fmean(record.gain for record in self.records)
-        verdict = "So the gain is not luck with one batch."
-        if mean <= 2 * error:
-            verdict = (
-                "That is not above zero: what the search gains is luck with its own batch. Try "
-                "proposal=Guided(0.01, relative=True, orthogonal=True), objective='mean', or more "
-                "samples a domain."
-            )
-        self._say(
-            trainer,
-            f"GGA: on the next batch, which the search never saw, the {self.objective} cosine "
-            f"rises by {mean:+.5f} (standard error {error:.5f}, {len(found)} steps), on its own by "
-            f"{gain:+.5f}. {verdict}",
-        )
-
-
-class _Pending(NamedTuple):
-    """A move still to be scored on the next batch: all compared parameters before and after it.
-
-    All, since by then the training step will have moved those too that the search leaves alone.
-    """
-
-    step: int
-    before: Sequence[Tensor] = ()
-    after: Sequence[Tensor] = ()
-
-
-@torch.no_grad()
-def _score_at(
-    values: Sequence[Tensor], params: list[nn.Parameter], opened: Probe, objective: Objective
-) -> Score:
-    """Scores another point, and comes back."""
-    here = [param.clone() for param in params]
-    try:
-        for param, value in zip(params, values, strict=True):
-            param.copy_(value)
-        with torch.enable_grad():
-            score = opened.score(objective)
-        assert score is not None
-        return score
-    finally:
-        for param, value in zip(params, here, strict=True):
-            param.copy_(value)
+        for line in closing_lines(self.records, self._skipped, self.objective):
+            self._say(trainer, line)
 
 
 def _planned_steps(trainer: Trainer) -> float:

@@ -78,12 +78,11 @@ class GradientConflictMonitor(DomainGradientCallback):
     @property
     def state_key(self) -> str:
         """Tells two monitors apart in a checkpoint."""
-        choice = {
-            "every_n_steps": self.every_n_steps,
-            "parameters": str(self.parameters),
-            "control": self.control,
-        }
-        return f"{type(self).__qualname__}{choice}"
+        return self._generate_state_key(
+            every_n_steps=self.every_n_steps,
+            parameters=str(self.parameters),
+            control=self.control,
+        )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called when fit begins: checks the combination, forgets an earlier training."""

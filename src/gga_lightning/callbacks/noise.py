@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
+from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_window
 from gga_lightning.domains import Split
 from gga_lightning.gradients import conflict_summary
 from gga_lightning.probing import DomainLoss
@@ -92,14 +92,7 @@ class GradientGuidedNoise(DomainGradientCallback):
             raise ValueError(
                 f"`modulation` must be 'conflict', 'constant' or 'agreement', got {modulation!r}."
             )
-        check_integer("start_step", start_step, 0)
-        if end_step is not None:
-            check_integer("end_step", end_step, 0)
-            if end_step <= start_step:
-                raise ValueError(
-                    f"`end_step` must be greater than `start_step` ({start_step}) or None, "
-                    f"got {end_step}."
-                )
+        check_window(start_step, end_step, open_end=True)
         self.gamma = gamma
         self.distribution = distribution
         self.modulation = modulation
@@ -112,8 +105,7 @@ class GradientGuidedNoise(DomainGradientCallback):
     @property
     def state_key(self) -> str:
         """Tells two of these apart in a checkpoint."""
-        window = {"start_step": self.start_step, "end_step": self.end_step}
-        return f"{type(self).__qualname__}{window}"
+        return self._generate_state_key(start_step=self.start_step, end_step=self.end_step)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

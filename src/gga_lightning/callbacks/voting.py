@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
+from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_window
 from gga_lightning.domains import Split
 from gga_lightning.probing import DomainLoss, Probe
 
@@ -113,12 +113,7 @@ class GradientAgreementVoting(DomainGradientCallback):
         super().__init__(
             control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=seed
         )
-        check_integer("start_step", start_step, 0)
-        check_integer("end_step", end_step, 0)
-        if end_step <= start_step:
-            raise ValueError(
-                f"`end_step` must be greater than `start_step` ({start_step}), got {end_step}."
-            )
+        check_window(start_step, end_step)
         if not 0 <= decay < 1:
             raise ValueError(f"`decay` must be in [0, 1), got {decay}.")
         if vote not in ("sign", "snr"):
@@ -141,8 +136,7 @@ class GradientAgreementVoting(DomainGradientCallback):
     @property
     def state_key(self) -> str:
         """Tells two of these apart in a checkpoint."""
-        window = {"start_step": self.start_step, "end_step": self.end_step}
-        return f"{type(self).__qualname__}{window}"
+        return self._generate_state_key(start_step=self.start_step, end_step=self.end_step)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called when fit begins: checks the combination, forgets an earlier training."""

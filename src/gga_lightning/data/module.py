@@ -159,16 +159,9 @@ class DomainDataModule(LightningDataModule):
             )
             for name in self.source_domains
         }
-        return CombinedLoader(loaders, "min_size")
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Shuffles the domains of a training batch, where that is asked for."""
-        trainer = self.trainer
-        if not self._shuffle_domains or trainer is None or not trainer.training:
-            return batch
-        step = trainer.fit_loop.total_batch_idx
-        seed = _hash(self._seed, "shuffle", step, trainer.global_rank)
-        return shuffle_domains(split_batch(batch), torch.Generator().manual_seed(seed)).parts
+        if not self._shuffle_domains:
+            return CombinedLoader(loaders, "min_size")
+        return _ShuffledDomains(loaders, "min_size", seed=self._seed, rank=rank)
 
     def val_dataloader(self) -> dict[str, DataLoader[Any]]:
         """Makes the loaders of the validation, test and oracle parts."""
@@ -265,6 +258,22 @@ class _TrainSampler(DistributedSampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+
+class _ShuffledDomains(CombinedLoader):
+    """Deals each batch's samples out to the domains at random, anew in every batch and epoch."""
+
+    def __init__(self, iterables: Any, mode: Any, *, seed: int, rank: int) -> None:
+        super().__init__(iterables, mode)
+        self._seed = seed
+        self._rank = rank
+
+    def __next__(self) -> tuple[Any, int, int]:
+        batch, index, loader = super().__next__()
+        epoch = self.flattened[0].sampler.epoch
+        seed = _hash(self._seed, "shuffle", epoch, index, self._rank)
+        dealt = shuffle_domains(split_batch(batch), torch.Generator().manual_seed(seed))
+        return dealt.parts, index, loader
 
 
 class _EvaluationSampler(DistributedSampler[int]):

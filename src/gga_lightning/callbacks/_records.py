@@ -1,0 +1,85 @@
+"""What is kept of each searched step, and what is said of them all in the end."""
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from gga_lightning.score import Objective
+
+__all__ = ["SearchRecord", "closing_lines"]
+
+
+class SearchRecord(NamedTuple):
+    """What the search of one step did.
+
+    Attributes:
+        step: The optimizer step.
+        min_cosine_start: The lowest pairwise cosine before the search, in [-1, 1].
+        min_cosine_end: The same where the search ended.
+        gain: By how much the objective rose.
+        candidates: How many candidates were tried.
+        accepted: How many of them were accepted.
+        loss_change: By how much the loss changed on the step's batch.
+        seconds: How long it took.
+        transfer: By how much the objective differs between the same two points on the next
+            batch, which the search never saw; None where that was not measured.
+    """
+
+    step: int
+    min_cosine_start: float
+    min_cosine_end: float
+    gain: float
+    candidates: int
+    accepted: int
+    loss_change: float
+    seconds: float
+    transfer: float | None = None
+
+
+def closing_lines(
+    records: Sequence[SearchRecord], skipped: int, objective: Objective
+) -> Iterator[str]:
+    """Sums up a window.
+
+    Args:
+        records: The searched steps.
+        skipped: How many steps could not be searched.
+        objective: What was raised.
+
+    Yields:
+        A line on the searches, and one on whether their gains hold on other batches, where that
+        was measured.
+    """
+    left_out = f"; {skipped} steps could not be searched" if skipped else ""
+    if not records:
+        yield f"GGA: searched no step{left_out}."
+        return
+    before = statistics.fmean(record.min_cosine_start for record in records)
+    after = statistics.fmean(record.min_cosine_end for record in records)
+    tried = sum(record.candidates for record in records)
+    accepted = sum(record.accepted for record in records)
+    seconds = math.fsum(record.seconds for record in records)
+    yield (
+        f"GGA: searched {len(records)} steps in {seconds:.1f} s{left_out}; min cosine "
+        f"{before:+.4f} -> {after:+.4f} (gain {after - before:+.5f}, mean over the steps), "
+        f"{accepted} of {tried} candidates accepted ({accepted / tried:.1%})."
+    )
+    transfers = [record.transfer for record in records if record.transfer is not None]
+    if len(transfers) < 2:
+        return
+    mean = statistics.fmean(transfers)
+    error = statistics.stdev(transfers) / math.sqrt(len(transfers))
+    gain = statistics.fmean(record.gain for record in records)
+    verdict = "So the gain is not luck with one batch."
+    if mean <= 2 * error:
+        verdict = (
+            "That is not above zero: what the search gains is luck with its own batch. Try "
+            "proposal=Guided(0.01, relative=True, orthogonal=True), objective='mean', or more "
+            "samples a domain."
+        )
+    yield (
+        f"GGA: on the next batch, which the search never saw, the {objective} cosine rises by "
+        f"{mean:+.5f} (standard error {error:.5f}, {len(transfers)} steps), on its own by "
+        f"{gain:+.5f}. {verdict}"
+    )
