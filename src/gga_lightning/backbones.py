@@ -18,6 +18,7 @@ class MLP(nn.Sequential):
 
     Attributes:
         out_features: Length of the feature vector, the last entry of ``widths``.
+        stages: Names of the submodules after which features may be changed: the layers' ReLUs.
     """
 
     def __init__(self, input_shape: Sequence[int], widths: Sequence[int] = (32,)) -> None:
@@ -39,6 +40,7 @@ class MLP(nn.Sequential):
             size = width
         super().__init__(*layers)
         self.out_features = size
+        self.stages = tuple(str(2 * place) for place in range(1, len(widths) + 1))
 
 
 class MNISTCNN(nn.Sequential):
@@ -49,9 +51,11 @@ class MNISTCNN(nn.Sequential):
 
     Attributes:
         out_features: 128.
+        stages: Names of the submodules that end a block.
     """
 
     out_features = 128
+    stages = ("2", "5", "8", "11")
 
     def __init__(self, input_shape: Sequence[int]) -> None:
         """Builds the layers.
@@ -76,6 +80,7 @@ class TorchvisionFeaturizer(nn.Module):
 
     Attributes:
         out_features: Length of the feature vector.
+        stages: Names of the submodules that end a stage; none for networks other than ResNets.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
     """
@@ -113,6 +118,9 @@ class TorchvisionFeaturizer(nn.Module):
         self.out_features = _behead(self.network)
         self.dropout = nn.Dropout(dropout)
         self.freeze_batchnorm = freeze_batchnorm
+        layers = [f"layer{number}" for number in range(1, 5)]
+        found = all(hasattr(self.network, name) for name in layers)
+        self.stages = tuple(f"network.{name}" for name in layers) if found else ()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Computes features.

@@ -18,7 +18,7 @@ import hydra
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +32,7 @@ from gga_lightning.data import DomainDataModule
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
 
-__all__ = ["ProgressBar", "config_directory", "main", "train"]
+__all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "train"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
@@ -64,10 +64,7 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data: DomainDataModule = instantiate(config.data)
-    featurizer = instantiate(config.backbone, input_shape=data.input_shape)
-    module: DomainGeneralizer = instantiate(
-        config.algorithm, featurizer=featurizer, num_classes=data.num_classes
-    )
+    module = make_algorithm(config, data)
     history = EvaluationHistory()
     callbacks: list[pl.Callback] = [*_instances(config.callbacks), history]
     if "_target_" in config.annealing:
@@ -105,6 +102,31 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
         _draw_cosines(callbacks, folder)
         _write(result, folder / "result.json")
     return result
+
+
+def make_algorithm(config: DictConfig, data: DomainDataModule) -> DomainGeneralizer:
+    """Makes the algorithm and its backbone.
+
+    Args:
+        config: The composed configuration. What ``algorithm`` leaves open (``???``) is taken from
+            the data.
+        data: The data.
+
+    Returns:
+        The algorithm.
+    """
+    facts = {"num_domains": len(data.source_domains), "input_shape": data.input_shape}
+    left_open = {
+        name: facts[name]
+        for name in map(str, config.algorithm)
+        if name in facts and OmegaConf.is_missing(config.algorithm, name)
+    }
+    kind: type[DomainGeneralizer] = get_class(config.algorithm._target_)
+    shape = kind.featurizer_shape(data.input_shape)
+    featurizer = instantiate(config.backbone, input_shape=shape)
+    return instantiate(
+        config.algorithm, featurizer=featurizer, num_classes=data.num_classes, **left_open
+    )
 
 
 class ProgressBar(RichProgressBar):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from gga_lightning.algorithms import ERM, DomainGeneralizer, pool
+from gga_lightning.algorithms import ERM, pool
 from gga_lightning.backbones import MLP
 from tests.helpers import combined_loader, domain_batch, domain_data, trainer
 
@@ -20,11 +20,6 @@ def test_pool_joins_in_order():
     inputs, targets = pool(batch)
     assert torch.equal(inputs, torch.cat([part[0] for part in batch.values()]))
     assert torch.equal(targets, torch.cat([part[1] for part in batch.values()]))
-
-
-def test_is_abstract():
-    with pytest.raises(TypeError, match="abstract"):
-        DomainGeneralizer(MLP((8,)), 3)
 
 
 def test_domain_loss_is_the_mean_cross_entropy():

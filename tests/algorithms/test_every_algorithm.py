@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from gga_lightning import GradientGuidedAnnealing, Guided
-from gga_lightning.backbones import MLP
 from gga_lightning.data import Digits, DomainDataModule
-from gga_lightning.train import config_directory
+from gga_lightning.train import config_directory, make_algorithm
 from tests.helpers import same, trainer
 
 NAMES = sorted(path.stem for path in (Path(config_directory()) / "algorithm").glob("*.yaml"))
@@ -21,15 +19,18 @@ MILD = {  # penalties that suit so short a training
     "irm": {"penalty_weight": 0.1, "anneal_steps": 4},
     "vrex": {"penalty_weight": 1.0, "anneal_steps": 4},
     "iga": {"penalty_weight": 0.01},
+    "and_mask": {"tau": 0.5},
+    "fishr": {"penalty_weight": 1.0, "anneal_steps": 4},
+    "eqrm": {"burnin_steps": 4},
 }
 
 
 def make(name):
     with initialize_config_dir(config_directory(), version_base="1.3"):
-        config = compose("train", [f"algorithm={name}"]).algorithm
-    config.update(MILD.get(name, {}))
+        config = compose("train", [f"algorithm={name}", "backbone=mlp"])
+    config.algorithm.update(MILD.get(name, {}))
     seed_everything(0, verbose=False)
-    return instantiate(config, featurizer=MLP((1, 8, 8)), num_classes=10)
+    return make_algorithm(config, data())
 
 
 def data(steps=6):
@@ -40,18 +41,18 @@ def data(steps=6):
 class TestEvery:
     @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
     def test_resumes_bit_for_bit(self, name, tmp_path):
-        def run(module, epochs, folder, **settings):
+        def run(module, folder, *callbacks, **settings):
             saved = ModelCheckpoint(tmp_path / folder, save_last=True)
-            seeds = {"max_steps": -1, "max_epochs": epochs, "limit_val_batches": 0}
-            fit = trainer(saved, Reseeds(), enable_checkpointing=True, **seeds)
+            length = {"max_steps": -1, "max_epochs": 2, "limit_val_batches": 0}
+            fit = trainer(saved, Reseeds(), *callbacks, enable_checkpointing=True, **length)
             fit.fit(module, datamodule=data(), **settings)
             return fit
 
         straight, resumed = make(name), make(name)
-        run(straight, 2, "straight")
-        run(make(name), 1, "first")
+        run(straight, "straight")
+        run(make(name), "first", StopsAfterAnEpoch())
         path = tmp_path / "first" / "last.ckpt"
-        fit = run(resumed, 2, "first", ckpt_path=path, weights_only=True)
+        fit = run(resumed, "first", ckpt_path=path, weights_only=True)
         assert fit.global_step == 12
         assert same(dict(straight.state_dict()), dict(resumed.state_dict()))
 
@@ -68,6 +69,11 @@ class TestEvery:
         assert all(param.isfinite().all() for param in module.parameters())
         assert len(gga.records) == 2
         assert "train/loss" in fit.callback_metrics
+
+
+class StopsAfterAnEpoch(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
 
 
 class Reseeds(Callback):

@@ -1,7 +1,7 @@
 """What the algorithms share that pull the domains' features together."""
 
 import itertools
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool, requir
 __all__ = ["FeatureAlignment"]
 
 
-class FeatureAlignment(DomainGeneralizer):
+class FeatureAlignment(DomainGeneralizer, ABC):
     """Minimizes the mean of the domains' losses and a distance between their features.
 
     The penalty is the mean over the pairs of domains.

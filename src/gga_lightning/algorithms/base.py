@@ -1,7 +1,6 @@
 """What all base algorithms share: featurizer and classifier, domain loss, evaluation."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,11 +61,11 @@ def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int =
         )
 
 
-class DomainGeneralizer(LightningModule, ABC):
+class DomainGeneralizer(LightningModule):
     """A classifier trained on several domains at once. Subclasses say what it minimizes.
 
-    An algorithm overrides :meth:`objective`. It trains on batches ``{domain: (inputs, targets)}``
-    and is evaluated on dataloaders named ``"<part>/<domain>"``, as
+    An algorithm overrides :meth:`objective`, which is here the plain risk. It trains on batches
+    ``{domain: (inputs, targets)}`` and is evaluated on dataloaders named ``"<part>/<domain>"``, as
     :class:`gga_lightning.data.DomainDataModule` makes them: each logs ``<part>/<domain>/acc`` and
     ``<part>/<domain>/loss``, and each part their means over its domains, ``val/acc`` above all
     (training-domain validation).
@@ -106,7 +105,18 @@ class DomainGeneralizer(LightningModule, ABC):
         self.num_classes = num_classes
         self.make_optimizer = optimizer
 
-    @abstractmethod
+    @classmethod
+    def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """Says what the featurizer gets to see, where that is not the input alone.
+
+        Args:
+            input_shape: Shape of one input.
+
+        Returns:
+            Shape of one input of the featurizer.
+        """
+        return tuple(input_shape)
+
     def objective(self, batch: Batch) -> Tensor:
         """Computes what the algorithm minimizes.
 
@@ -114,8 +124,9 @@ class DomainGeneralizer(LightningModule, ABC):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            A scalar.
+            A scalar: the mean cross-entropy over all samples.
         """
+        return self.domain_loss(pool(batch))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Computes logits.
@@ -164,7 +175,20 @@ class DomainGeneralizer(LightningModule, ABC):
         pairs = zip(self.logits_by_domain(batch), batch.values(), strict=True)
         return torch.stack([functional.cross_entropy(z, targets) for z, (_, targets) in pairs])
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def mean_over_processes(self, tensor: Tensor) -> Tensor:
+        """Averages what each process found on its own samples.
+
+        Args:
+            tensor: This process's.
+
+        Returns:
+            The mean, without a graph; the tensor itself with a single process.
+        """
+        if self._trainer is None or self.trainer.world_size == 1:
+            return tensor.detach()
+        return self.trainer.strategy.reduce(tensor.detach().clone(), reduce_op="mean")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Computes and logs the objective."""
         loss = self.objective(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=1)

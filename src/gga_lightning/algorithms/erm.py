@@ -1,8 +1,6 @@
 """Empirical risk minimization."""
 
-from torch import Tensor
-
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+from gga_lightning.algorithms.base import DomainGeneralizer
 
 __all__ = ["ERM"]
 
@@ -12,14 +10,3 @@ class ERM(DomainGeneralizer):
 
     Source: Vapnik, 1998.
     """
-
-    def objective(self, batch: Batch) -> Tensor:
-        """Computes the mean cross-entropy over the joined batch.
-
-        Args:
-            batch: Domain name to (inputs, targets).
-
-        Returns:
-            The loss, a scalar.
-        """
-        return self.domain_loss(pool(batch))

@@ -52,9 +52,7 @@ class GroupDRO(DomainGeneralizer):
             The loss, a scalar.
         """
         losses = self.domain_losses(batch)
-        seen = losses.detach()
-        if self._trainer is not None and self.trainer.world_size > 1:
-            seen = self.trainer.strategy.reduce(seen.clone(), reduce_op="mean")
+        seen = self.mean_over_processes(losses)
         one = torch.ones_like(seen[0])
         new = torch.stack([self.weights.get(name, one).to(seen) for name in batch])
         new = new * (self.eta * seen).exp()

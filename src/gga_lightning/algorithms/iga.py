@@ -49,7 +49,7 @@ class IGA(DomainGeneralizer):
             The loss, a scalar.
         """
         require_domains(batch, "IGA")
-        losses = self.domain_losses(batch)
+        losses = torch.stack([self.domain_loss(part) for part in batch.values()])
         params = [param for param in self.parameters() if param.requires_grad]
         gradients = [
             torch.autograd.grad(

@@ -1,0 +1,61 @@
+"""AND-mask: steps only where the domains' gradients agree in sign."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.manual import ManualGeneralizer
+
+__all__ = ["ANDMask"]
+
+
+class ANDMask(ManualGeneralizer):
+    """Keeps those coordinates of the mean gradient in which the domains' signs agree.
+
+    A coordinate is kept where the mean of the domains' signs is at least ``tau`` in size, and each
+    parameter tensor's gradient is divided by the share that it keeps. What the mask puts to zero
+    still moves by Adam's momentum and by weight decay, as in the paper's code; see
+    :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself.
+
+    Source: Parascandolo et al., ICLR 2021, arXiv 2009.00329, and its code.
+    """
+
+    def __init__(
+        self, featurizer: nn.Module, num_classes: int, *, tau: float = 1.0, **settings: Any
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            tau: How far signs must agree, in [0, 1]: 1 keeps where all do.
+            **settings: See :class:`DomainGeneralizer`.
+
+        Raises:
+            ValueError: If ``tau`` is out of range.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        if not 0 <= tau <= 1:
+            raise ValueError(f"`tau` must be in [0, 1], got {tau}.")
+        self.tau = tau
+
+    def update(self, batch: Batch) -> Tensor:
+        """Makes a step.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, to be logged.
+        """
+        require_domains(batch, "ANDMask")
+        loss, gradients = self.domain_gradients(batch)
+        self.step(self._masked(torch.stack(parts)) for parts in zip(*gradients, strict=True))
+        return loss
+
+    def _masked(self, gradients: Tensor) -> Tensor:
+        """The mean of a parameter's gradients, shape (D, ...), where they agree."""
+        kept = (gradients.sign().mean(0).abs() >= self.tau).to(gradients)
+        return kept * gradients.mean(0) / (1e-10 + kept.mean())

@@ -1,0 +1,109 @@
+"""Adaptive risk minimization (ARM): images come with a context from their own domain."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+
+__all__ = ["ARM"]
+
+
+class ARM(DomainGeneralizer):
+    """Gives each image one more channel: what a small network sees in the images around it.
+
+    The images of a domain in a batch are divided into support sets. A context network makes one
+    map of each image, and their mean over the set is added to every image of the set as a
+    channel. Predictions so depend on what else is in the batch; a batch whose size is not a
+    multiple of ``support_size`` has one smaller set.
+
+    Source: Zhang et al., NeurIPS 2021, arXiv 2007.02931, ARM-CML, with DomainBed's context network.
+    DomainBed takes the batch size for the support size, and the whole batch for a set where that
+    does not divide it.
+    """
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        input_shape: Sequence[int],
+        support_size: int = 32,
+        **settings: Any,
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`; for images with one channel more, see
+                :meth:`featurizer_shape`.
+            num_classes: How many classes there are.
+            input_shape: Shape of one image, ``(channels, height, width)``.
+            support_size: Images in a support set; at least 1.
+            **settings: See :class:`DomainGeneralizer`.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        if len(input_shape) != 3:
+            raise ValueError(
+                "`input_shape` must be that of an image, (channels, height, width), got "
+                f"{tuple(input_shape)}."
+            )
+        if support_size < 1:
+            raise ValueError(f"`support_size` must be at least 1, got {support_size}.")
+        self.support_size = support_size
+        layers: list[nn.Module] = []
+        for width in (input_shape[0], 64):
+            convolution = nn.Conv2d(width, 64, kernel_size=5, padding=2)
+            layers += [convolution, nn.BatchNorm2d(64), nn.ReLU()]
+        self.context = nn.Sequential(*layers, nn.Conv2d(64, 1, kernel_size=5, padding=2))
+
+    @classmethod
+    def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """Says what the featurizer gets to see: one channel more.
+
+        Args:
+            input_shape: Shape of one image, ``(channels, height, width)``.
+
+        Returns:
+            Shape of one image of the featurizer.
+        """
+        channels, *size = input_shape
+        return (channels + 1, *size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Computes logits, the batch being of one domain.
+
+        Args:
+            inputs: Shape ``(N, channels, height, width)``.
+
+        Returns:
+            Shape ``(N, num_classes)``.
+        """
+        return self._logits(inputs, [len(inputs)])
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes the mean loss over all images.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, a scalar.
+        """
+        inputs, targets = pool(batch)
+        sizes = [len(own) for _, own in batch.values()]
+        return functional.cross_entropy(self._logits(inputs, sizes), targets)
+
+    def _logits(self, inputs: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The logits of images of several domains, so many of each."""
+        contexts = [
+            support.mean(0, keepdim=True).expand_as(support)
+            for own in self.context(inputs).split(sizes)
+            for support in own.split(self.support_size)
+        ]
+        return super().forward(torch.cat([inputs, torch.cat(contexts).to(inputs)], 1))

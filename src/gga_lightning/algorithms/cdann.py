@@ -1,0 +1,48 @@
+"""Conditional domain-adversarial neural networks (CDANN)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gga_lightning.algorithms.adversarial import Adversarial
+
+__all__ = ["CDANN"]
+
+
+class CDANN(Adversarial):
+    """Learns features of which a discriminator that knows the class cannot tell the domain.
+
+    An embedding of the class is added to the features that the discriminator sees, and each class
+    of the batch has the same weight in its loss.
+
+    See :class:`gga_lightning.algorithms.adversarial.Adversarial` for the two schemes.
+
+    Source: Li et al., ECCV 2018, in DomainBed's form, with the embedding in the place of one
+    discriminator a class. DomainBed divides the loss by the highest label in the batch plus one,
+    where we divide by the number of classes in it.
+    """
+
+    def __init__(self, featurizer: nn.Module, num_classes: int, **settings: Any) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            **settings: See :class:`Adversarial`.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        self.class_embedding = nn.Embedding(num_classes, self.classifier.in_features)
+
+    def condition(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Makes the discriminator's input; see :class:`Adversarial`."""
+        return features + self.class_embedding(targets)
+
+    def discriminator_loss(self, logits: Tensor, domains: Tensor, targets: Tensor) -> Tensor:
+        """Computes the discriminator's loss; see :class:`Adversarial`."""
+        counts = functional.one_hot(targets, self.num_classes).sum(0)
+        losses = functional.cross_entropy(logits, domains, reduction="none")
+        return (losses / (counts[targets] * (counts > 0).sum())).sum()
+
+    def _discriminating(self) -> list[nn.Parameter]:
+        return [*super()._discriminating(), *self.class_embedding.parameters()]

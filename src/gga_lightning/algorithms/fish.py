@@ -1,0 +1,65 @@
+"""Fish: gradient matching by steps from domain to domain."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.manual import ManualGeneralizer
+
+__all__ = ["Fish"]
+
+
+class Fish(ManualGeneralizer):
+    """Steps on one domain after the other, and then goes a part of that way only.
+
+    To second order this raises the inner products between the domains' gradients. The domains come
+    in a random order at each step. The trainer counts the whole update as one step, and callbacks
+    that change gradients (GGA-L) see the last domain's.
+
+    Source: Shi et al., ICLR 2022, arXiv 2104.09937, Algorithm 1, with the user's optimizer inside.
+    DomainBed keeps a fixed order of the domains and interpolates running statistics too.
+    """
+
+    def __init__(
+        self, featurizer: nn.Module, num_classes: int, *, meta_lr: float = 0.5, **settings: Any
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            meta_lr: Which part of the way to go, in (0, 1].
+            **settings: See :class:`DomainGeneralizer`.
+
+        Raises:
+            ValueError: If ``meta_lr`` is out of range.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        if not 0 < meta_lr <= 1:
+            raise ValueError(f"`meta_lr` must be in (0, 1], got {meta_lr}.")
+        self.meta_lr = meta_lr
+
+    def update(self, batch: Batch) -> Tensor:
+        """Goes through the domains, and back a part of the way.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, to be logged.
+        """
+        require_domains(batch, "Fish")
+        start = [param.detach().clone() for param in self.trained]
+        parts = list(batch.values())
+        order = self.from_first_process(torch.randperm(len(parts))).tolist()
+        losses = []
+        for index in order:
+            loss = self.domain_loss(parts[index])
+            losses.append(loss.detach())
+            self.step(self.gradient(loss), counts=index == order[-1])
+        with torch.no_grad():
+            for param, old in zip(self.trained, start, strict=True):
+                param.copy_(torch.lerp(old, param, self.meta_lr))
+        return torch.stack(losses).mean()

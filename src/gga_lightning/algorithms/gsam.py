@@ -1,0 +1,54 @@
+"""Surrogate gap guided sharpness-aware minimization (GSAM)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from gga_lightning.algorithms.sharpness import SharpnessAware, inner
+
+__all__ = ["GSAM"]
+
+
+class GSAM(SharpnessAware):
+    """SAM, and also less of a gap between the loss and its highest value nearby.
+
+    The step is g' - alpha * (g without its part along g'), g being the gradient here and g' that
+    at theta + rho g / ||g||.
+
+    Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. The
+    paper's suite fixes rho at 0.05 whatever is asked for.
+    """
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        rho: float = 0.05,
+        alpha: float = 0.001,
+        **settings: Any,
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            rho: The displacement's length; positive.
+            alpha: The weight of the orthogonal part; not negative.
+            **settings: See :class:`DomainGeneralizer`.
+
+        Raises:
+            ValueError: If ``alpha`` is negative.
+        """
+        super().__init__(featurizer, num_classes, rho=rho, **settings)
+        if not alpha >= 0:
+            raise ValueError(f"`alpha` must not be negative, got {alpha}.")
+        self.alpha = alpha
+
+    def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
+        """Makes the direction of the step; see :class:`SharpnessAware`."""
+        along = inner(gradient, displaced) / (inner(displaced, displaced) + 1e-12)
+        return [
+            new - self.alpha * (old - along * new)
+            for old, new in zip(gradient, displaced, strict=True)
+        ]

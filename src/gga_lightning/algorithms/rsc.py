@@ -1,0 +1,79 @@
+"""Representation self-challenging (RSC)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+
+__all__ = ["RSC"]
+
+
+class RSC(DomainGeneralizer):
+    """Trains without the features that the prediction rests on most.
+
+    Those features of a sample whose gradient of the true class's logit is in the highest share are
+    put to zero, for that share of the samples whose true class then loses most probability.
+
+    Source: Huang et al., ECCV 2020, arXiv 2007.02454, its form by channels, on the feature vector
+    as in DomainBed. The classifier being linear, the gradient of a logit is a row of its weights.
+    """
+
+    def __init__(
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        drop_features: float = 1 / 3,
+        drop_samples: float = 1 / 3,
+        **settings: Any,
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            drop_features: The share of a sample's features that is left out, in [0, 1].
+            drop_samples: The share of samples for which they are, in [0, 1].
+            **settings: See :class:`DomainGeneralizer`.
+
+        Raises:
+            ValueError: If a share is out of range.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        for name, share in (("drop_features", drop_features), ("drop_samples", drop_samples)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {share}.")
+        self.drop_features = drop_features
+        self.drop_samples = drop_samples
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Computes the mean loss on what is left of the features.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, a scalar.
+        """
+        inputs, targets = pool(batch)
+        features = self.featurizer(inputs)
+        kept = self._kept(features.detach(), targets)
+        return functional.cross_entropy(self.classifier(features * kept), targets)
+
+    @torch.no_grad()
+    def _kept(self, features: Tensor, targets: Tensor) -> Tensor:
+        """1 for the features that are left, 0 for the others, shape (N, F)."""
+        slopes = self.classifier.weight[targets]
+        weak = slopes < slopes.quantile(1 - self.drop_features, dim=1, keepdim=True)
+        change = self._certainty(features, targets) - self._certainty(features * weak, targets)
+        steady = change < change.quantile(1 - self.drop_samples)
+        return (weak | steady[:, None]).to(features)
+
+    def _certainty(self, features: Tensor, targets: Tensor) -> Tensor:
+        """The true class's probability, in float32 or better."""
+        logits = self.classifier(features)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return wide.softmax(1).gather(1, targets[:, None]).squeeze(1)

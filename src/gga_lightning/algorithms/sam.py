@@ -1,0 +1,19 @@
+"""Sharpness-aware minimization (SAM)."""
+
+from torch import Tensor
+
+from gga_lightning.algorithms.sharpness import SharpnessAware
+
+__all__ = ["SAM"]
+
+
+class SAM(SharpnessAware):
+    """Steps by the gradient at the displaced parameters, theta + rho g / ||g||.
+
+    Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. The paper's
+    suite divides by ||g|| as it is, also where it is 0.
+    """
+
+    def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
+        """Makes the direction of the step; see :class:`SharpnessAware`."""
+        return displaced

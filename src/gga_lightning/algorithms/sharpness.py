@@ -1,0 +1,93 @@
+"""What the algorithms share that look for flat minima (the family of SAM)."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from gga_lightning.algorithms.base import Batch
+from gga_lightning.algorithms.manual import ManualGeneralizer
+
+__all__ = ["SharpnessAware"]
+
+
+class SharpnessAware(ManualGeneralizer, ABC):
+    """Steps by gradients taken here and where the loss is about highest nearby.
+
+    That is a displacement along the gradient. With several processes both gradients are means
+    over them, so that they do what one process does on the joined batch. (SAM's and GSAM's own
+    code displaces each process by its own gradient.)
+    """
+
+    def __init__(
+        self, featurizer: nn.Module, num_classes: int, *, rho: float = 0.05, **settings: Any
+    ) -> None:
+        """Sets up the model.
+
+        Args:
+            featurizer: See :class:`DomainGeneralizer`.
+            num_classes: How many classes there are.
+            rho: The displacement's length; positive.
+            **settings: See :class:`DomainGeneralizer`.
+
+        Raises:
+            ValueError: If ``rho`` is not positive.
+        """
+        super().__init__(featurizer, num_classes, **settings)
+        if not rho > 0:
+            raise ValueError(f"`rho` must be positive, got {rho}.")
+        self.rho = rho
+
+    @abstractmethod
+    def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
+        """Makes the direction of the step.
+
+        Args:
+            gradient: The gradient here, a tensor for each trained parameter.
+            displaced: The gradient at the displaced parameters.
+
+        Returns:
+            What the optimizer takes for the gradient.
+        """
+
+    def displacement(self, norm: Tensor) -> Tensor:
+        """Gives the displacement, as a multiple of the gradient.
+
+        Args:
+            norm: The gradient's norm, a scalar.
+
+        Returns:
+            A scalar.
+        """
+        return self.rho / (norm + 1e-12)
+
+    def update(self, batch: Batch) -> Tensor:
+        """Makes a step.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+
+        Returns:
+            The loss, to be logged.
+        """
+        loss = self.objective(batch)
+        gradient = self.gradient(loss)
+        with self.displaced(gradient, self.displacement(get_total_norm(gradient))):
+            displaced = self.gradient(self.objective(batch))
+        self.step(self.combine(gradient, displaced))
+        return loss
+
+
+def inner(left: list[Tensor], right: list[Tensor]) -> Tensor:
+    """Computes the inner product of two gradients.
+
+    Args:
+        left: One.
+        right: The other.
+
+    Returns:
+        A scalar.
+    """
+    return torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
