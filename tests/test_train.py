@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from gga_lightning import train
 
@@ -132,11 +132,43 @@ class TestRun:
         folder, _ = run(*SMALL, "annealing=gga_l")
         with initialize_config_dir(str(folder / ".hydra"), version_base="1.3"):
             config = compose("config")
-        data = instantiate(config.data)
-        featurizer = instantiate(config.backbone, input_shape=data.input_shape)
-        module = instantiate(config.algorithm, featurizer=featurizer, num_classes=data.num_classes)
+        module = train.make_algorithm(config, instantiate(config.data))
         state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         module.load_state_dict(state)
+
+    def test_averaged_weights(self, run):
+        often = (*SMALL, "data.steps_per_epoch=3", "callbacks=swad", "callbacks.swad.patience=1")
+        folder, output = run(*often, "annealing=none", "seed=5")
+        result = json.loads((folder / "result.json").read_text())
+        assert list(result["selections"])[-1] == "swad"
+        assert "SWAD: averaged the weights after 9 steps, from 4 to 12." in output.out
+        with initialize_config_dir(str(folder / ".hydra"), version_base="1.3"):
+            config = compose("config")
+        data = instantiate(config.data)
+        module = train.make_algorithm(config, data)
+        state = torch.load(folder / "checkpoints/swad.ckpt", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+        trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        (metrics, *_) = trainer.validate(module, data, verbose=False)
+        chosen = result["selections"]["swad"]
+        assert chosen["val_acc"] == pytest.approx(metrics["val/acc"])
+        assert chosen["step"] == 12
+        plain = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        assert not torch.equal(plain["classifier.weight"], state["classifier.weight"])
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("algorithm", GROUPS["algorithm"])
+    def test_every_algorithm_with_every_annealing(self, run, tmp_path, algorithm):
+        """On the defaults' data and window, in few steps, and with averaged weights."""
+        sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+        small = ("trainer.max_steps=110", "data.steps_per_epoch=30", "callbacks=swad")
+        run("-m", *small, f"algorithm={algorithm}", "annealing=none,gga,gga_l", sweep)
+        results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("sweep/*/result.json"))]
+        assert [r["annealing"] for r in results] == ["none", "gga", "gga_l"]
+        for result in results:
+            assert result["steps"] == 110
+            assert "swad" in result["selections"]
+        assert results[1]["search"]["steps"] == 10
 
     def test_multirun(self, run, tmp_path):
         sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
@@ -175,7 +207,10 @@ class TestErrors:
                 "no setting `annealing.startstep`. Did you mean `start_step`",
             ),
             (["sed=3"], "no setting `sed`. Did you mean `seed`? Valid at the top level:"),
-            (["algorithm=ermm"], "Available options in 'algorithm': coral"),
+            (
+                ["algorithm=ermm"],
+                "no option `algorithm=ermm`. Did you mean `erm`? There are: and_mask,",
+            ),
             (["annealing.start_step=-1"], "`start_step` must be an integer of at least 0, got -1."),
             (["data.test_domain=90"], "`test_domain` must be one of ['0', '15', "),
             (["data.dataset.shift=fog"], "`shift` must be one of ['rotation', "),
@@ -208,9 +243,8 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
 
     HydraConfig.instance().set_config(config)
     data = instantiate(config.data)
-    shape = (3, 32, 32) if "resnet" in option else data.input_shape
-    featurizer = instantiate(config.backbone, input_shape=shape)
-    instantiate(config.algorithm, featurizer=featurizer, num_classes=data.num_classes)
+    data.input_shape = (3, 32, 32) if "resnet" in option else data.input_shape
+    train.make_algorithm(config, data)
     for entry in (*config.callbacks.values(), *config.logger.values()):
         instantiate(entry)
     if "_target_" in config.annealing:

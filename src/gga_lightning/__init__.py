@@ -1,6 +1,7 @@
 """Gradient-Guided Annealing for domain generalization, as Lightning callbacks."""
 
 from gga_lightning.callbacks import (
+    SWAD,
     GradientAgreementVoting,
     GradientConflictMonitor,
     GradientGuidedAnnealing,
@@ -10,6 +11,7 @@ from gga_lightning.proposals import Ball, Climb, Guided, Walk
 from gga_lightning.search import Greedy, Metropolis
 
 __all__ = [
+    "SWAD",
     "Ball",
     "Climb",
     "GradientAgreementVoting",

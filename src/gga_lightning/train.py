@@ -10,14 +10,18 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.errors import (
+    ConfigCompositionException,
+    InstantiationException,
+    MissingConfigException,
+)
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gga_lightning.algorithms import DomainGeneralizer
-from gga_lightning.callbacks import GradientConflictMonitor, GradientGuidedAnnealing
+from gga_lightning.callbacks import SWAD, GradientConflictMonitor, GradientGuidedAnnealing
 from gga_lightning.data import DomainDataModule
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
@@ -78,6 +82,9 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
     began = time.monotonic()
     trainer.fit(module, datamodule=data)
     searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
+    selections = select(history.evaluations)
+    if any(isinstance(found, SWAD) for found in callbacks):
+        selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
     result = {
         "data": data.name,
         "test_domain": ",".join(data.test_domains),
@@ -87,9 +94,7 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
         "backbone": names.get("backbone", ""),
         "seed": config.seed,
         "steps": trainer.global_step,
-        "selections": {
-            rule: _selection(evaluation) for rule, evaluation in select(history.evaluations).items()
-        },
+        "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
         "search": _search_summary(searches[0]) if searches else None,
         "seconds": time.monotonic() - began,
         "versions": {
@@ -134,6 +139,19 @@ class ProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch}"
+
+
+def _evaluate_averaged(
+    trainer: pl.Trainer,
+    module: DomainGeneralizer,
+    data: DomainDataModule,
+    history: EvaluationHistory,
+    folder: Path,
+) -> Evaluation:
+    """Evaluates, and saves, the weights that SWAD has left in the module."""
+    trainer.validate(module, datamodule=data, verbose=False)
+    trainer.save_checkpoint(folder / "checkpoints" / "swad.ckpt", weights_only=True)
+    return history.evaluations.pop()
 
 
 def _instances(group: DictConfig) -> list[Any]:
@@ -261,10 +279,20 @@ def _explain(error: Exception) -> str:
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         return _explain_key(error, cause)
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        return _explain_option(error.missing_cfg_file, error.options)
     if isinstance(error, InstantiationException) and cause is not None:
         error = cast(Exception, cause)
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _explain_option(path: str, options: Sequence[str]) -> str:
+    """What a misspelt option could have been."""
+    group, _, name = path.rpartition("/")
+    close = difflib.get_close_matches(name, options, n=1)
+    guess = f" Did you mean `{close[0]}`?" if close else ""
+    return f"there is no option `{group}={name}`.{guess} There are: {', '.join(options)}."
 
 
 def _explain_key(error: Exception, cause: OmegaConfBaseException) -> str:

@@ -35,6 +35,17 @@ def test_weights_are_in_the_state_dict():
     assert len({weight.item() for weight in fresh.weights.values()}) == 3
 
 
+def test_a_domain_that_is_missing_or_late():
+    """With eta = 0 all weights are equal, whichever domains come when."""
+    art, photo, sketch = domain_batch().items()
+    for batches in ([[art, photo], [art, photo, sketch]], [[art, photo, sketch], [art, sketch]]):
+        module = GroupDRO(MLP((8,)), 3, eta=0)
+        for batch in batches:
+            loss = module.objective(dict(batch))
+            torch.testing.assert_close(loss, module.domain_losses(dict(batch)).mean())
+        assert [w.item() for w in module.weights.values()] == pytest.approx([1 / 3] * 3)
+
+
 def test_eta():
     with pytest.raises(ValueError, match="`eta` must not be negative, got -1"):
         GroupDRO(MLP((8,)), 3, eta=-1)

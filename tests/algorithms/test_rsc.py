@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from gga_lightning.algorithms import RSC
 from gga_lightning.backbones import MLP
 from tests.algorithms.literal import check
+from tests.helpers import domain_batch
 
 
 def test_three_updates_by_the_papers_formula():
@@ -28,6 +29,12 @@ def test_three_updates_by_the_papers_formula():
         return cross_entropy(classifier(z * kept), y)
 
     check(partial(RSC, drop_features=0.3, drop_samples=0.4), objective)
+
+
+def test_in_half_precision():
+    module = RSC(MLP((8,)), 3).bfloat16()
+    batch = {name: (x.bfloat16(), y) for name, (x, y) in domain_batch().items()}
+    assert module.objective(batch).isfinite()
 
 
 @pytest.mark.parametrize("name", ["drop_features", "drop_samples"])

@@ -22,7 +22,7 @@ class ARM(DomainGeneralizer):
 
     Source: Zhang et al., NeurIPS 2021, arXiv 2007.02931, ARM-CML, with DomainBed's context network.
     DomainBed takes the batch size for the support size, and the whole batch for a set where that
-    does not divide it.
+    does not divide it, and never trains the context network: its optimizer is made before.
     """
 
     def __init__(

@@ -23,7 +23,8 @@ class EQRM(Annealed):
     DomainBed's, finds the quantile by bisection and differentiates through it; only the ends of
     the interval then get a gradient, that is the lowest and the highest risk and the width
     (``gradient="endpoints"``, from which the published numbers come). We differentiate the
-    quantile itself. In DomainBed's random search the learning rate never changes.
+    quantile itself. In DomainBed's random search the learning rate never changes. All domains go
+    through the network in one pass.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class EQRM(Annealed):
         risks = self.domain_losses(batch)
         if not self.annealed:
             return risks.mean()
-        return self._quantile(risks.double()).to(risks)
+        exact = torch.float32 if risks.device.type == "mps" else torch.float64  # it has no other
+        return self._quantile(risks.to(exact)).to(risks)
 
     def _quantile(self, risks: Tensor) -> Tensor:
         variance = risks.var().clamp(min=1e-12)  # equal risks have no slope of their deviation
@@ -91,7 +93,7 @@ class EQRM(Annealed):
         with torch.no_grad():
             found = _solve(risks, width, self.quantile, low, high)
         if self.gradient == "endpoints":
-            share = (found - low).detach() / (high - low).detach().clamp(min=1e-300)
+            share = (found - low).detach() / (high - low).detach().clamp(min=1e-30)
             return torch.lerp(low, high, share)
         # one step of Newton's from the solution has the solution's derivative
         scaled = (found - risks) / width

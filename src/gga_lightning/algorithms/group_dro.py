@@ -14,8 +14,9 @@ class GroupDRO(DomainGeneralizer):
     """Minimizes a weighted mean of the domains' losses, the weights following the worst.
 
     At each step a domain's weight is multiplied by exp(eta * its loss), and the weights are
-    normalized to sum to 1. They are kept by the domains' names and saved with the weights of the
-    network; on several processes they follow the losses' mean over them.
+    normalized to sum to 1 (over the domains of a batch, where some are missing). They are kept by
+    the domains' names and saved with the weights of the network; on several processes they follow
+    the losses' mean over them.
 
     Source: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1. As DomainBed since 2021; SWAD
     and the paper's suite divide the loss by the number of domains. All domains go through the
@@ -53,12 +54,15 @@ class GroupDRO(DomainGeneralizer):
         """
         losses = self.domain_losses(batch)
         seen = self.mean_over_processes(losses)
-        one = torch.ones_like(seen[0])
-        new = torch.stack([self.weights.get(name, one).to(seen) for name in batch])
-        new = new * (self.eta * seen).exp()
-        new = new / new.sum()
-        self.weights.update(zip(batch, new.unbind(), strict=True))
-        return torch.dot(losses, new)
+        old = {name: weight.to(seen) for name, weight in self.weights.items()}
+        # a domain seen for the first time begins with the others' mean weight
+        start = torch.stack([*old.values()]).mean() if old else torch.ones_like(seen[0])
+        factors = dict(zip(batch, (self.eta * seen).exp(), strict=True))
+        new = {name: old.get(name, start) * factors.get(name, 1.0) for name in old | factors}
+        total = torch.stack([*new.values()]).sum()
+        self.weights = {name: weight / total for name, weight in new.items()}
+        present = torch.stack([self.weights[name] for name in batch])
+        return torch.dot(losses, present / present.sum())
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The domains' weights, for the state dict."""

@@ -15,8 +15,8 @@ class GSAM(SharpnessAware):
     The step is g' - alpha * (g without its part along g'), g being the gradient here and g' that
     at theta + rho g / ||g||.
 
-    Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. The
-    paper's suite fixes rho at 0.05 whatever is asked for.
+    Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. GGA's
+    suite fixes rho at 0.05 whatever is asked for.
     """
 
     def __init__(

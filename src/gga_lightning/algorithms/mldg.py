@@ -25,7 +25,8 @@ class MLDG(ManualGeneralizer):
     the inner step's own derivative (a Hessian) is left out. ``split="pairs"`` is the suites' form,
     from which the published numbers come: the domains in a circle at random, each of them
     meta-train once and the next one meta-test, the mean over the pairs (DomainBed today forms
-    fewer pairs, and none with two domains); their inner step is ``inner="adam"``.
+    fewer pairs, and none with two domains); their inner step is ``inner="adam"``, where they decay
+    weights too. They cut the two domains of a pair to the shorter one.
     """
 
     def __init__(

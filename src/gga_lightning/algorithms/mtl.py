@@ -21,7 +21,8 @@ class MTL(DomainGeneralizer):
     Source: Blanchard et al., JMLR 2021, arXiv 1711.07910, with DomainBed's neural network in the
     place of kernels. All suites overwrite the embedding with random noise, in training and in
     evaluation (``embedding="noise"``, from which the published numbers come), have the decay the
-    wrong way round, and sum the domains' losses.
+    wrong way round and begins at zero (ours at the first batch's mean), and sum the domains'
+    losses. All domains go through the network in one pass.
     """
 
     def __init__(

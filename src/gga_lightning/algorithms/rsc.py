@@ -66,14 +66,18 @@ class RSC(DomainGeneralizer):
     @torch.no_grad()
     def _kept(self, features: Tensor, targets: Tensor) -> Tensor:
         """1 for the features that are left, 0 for the others, shape (N, F)."""
-        slopes = self.classifier.weight[targets]
+        slopes = _wide(self.classifier.weight[targets])
         weak = slopes < slopes.quantile(1 - self.drop_features, dim=1, keepdim=True)
         change = self._certainty(features, targets) - self._certainty(features * weak, targets)
         steady = change < change.quantile(1 - self.drop_samples)
         return (weak | steady[:, None]).to(features)
 
     def _certainty(self, features: Tensor, targets: Tensor) -> Tensor:
-        """The true class's probability, in float32 or better."""
-        logits = self.classifier(features)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return wide.softmax(1).gather(1, targets[:, None]).squeeze(1)
+        """The true class's probability."""
+        probabilities = _wide(self.classifier(features)).softmax(1)
+        return probabilities.gather(1, targets[:, None]).squeeze(1)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 or better, for there are no quantiles in half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -10,8 +10,8 @@ __all__ = ["SAM"]
 class SAM(SharpnessAware):
     """Steps by the gradient at the displaced parameters, theta + rho g / ||g||.
 
-    Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. The paper's
-    suite divides by ||g|| as it is, also where it is 0.
+    Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. GGA's suite
+    divides by ||g|| as it is, also where it is 0, and updates running statistics in both passes.
     """
 
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:

@@ -33,7 +33,7 @@ class SelfReg(DomainGeneralizer):
         """
         super().__init__(featurizer, num_classes, **settings)
         size = self.classifier.in_features
-        hidden = size if size >= 2048 else 2 * size
+        hidden = size if size == 2048 else 2 * size
         layers: list[nn.Module] = []
         for width, following in ((size, hidden), (hidden, hidden)):
             layers += [nn.Linear(width, following), nn.BatchNorm1d(following), nn.ReLU()]

@@ -3,9 +3,11 @@
 from gga_lightning.callbacks.annealing import GradientGuidedAnnealing, SearchRecord
 from gga_lightning.callbacks.conflict import ConflictRecord, GradientConflictMonitor
 from gga_lightning.callbacks.noise import GradientGuidedNoise
+from gga_lightning.callbacks.swad import SWAD
 from gga_lightning.callbacks.voting import GradientAgreementVoting, VoteRecord
 
 __all__ = [
+    "SWAD",
     "ConflictRecord",
     "GradientAgreementVoting",
     "GradientConflictMonitor",

@@ -16,7 +16,7 @@ from torch import nn
 from gga_lightning.domains import Split
 from gga_lightning.probing import DomainLoss, LossSource, Probe, probe
 
-__all__ = ["DomainGradientCallback", "ParameterChoice", "check_integer", "check_window"]
+__all__ = ["DomainGradientCallback", "ParameterChoice", "check_integer", "check_window", "say"]
 
 ParameterChoice = str | Callable[[str, nn.Parameter], bool]
 
@@ -252,20 +252,6 @@ class DomainGradientCallback(Callback):
         for name, value in values.items():
             pl_module.log(name, value, logger=False, batch_size=1)
 
-    def _say(self, trainer: Trainer, message: str) -> None:
-        """Prints a line on the main process, above the progress bar if there is one.
-
-        Args:
-            trainer: The trainer.
-            message: The line.
-        """
-        bar = trainer.progress_bar_callback
-        if bar is not None and getattr(bar, "is_enabled", True):
-            if trainer.is_global_zero:
-                bar.print(message)
-        else:
-            rank_zero_info(message)
-
     def _generator(
         self, step: int, device: torch.device | str = "cpu", *, use: str = "noise"
     ) -> torch.Generator:
@@ -284,6 +270,21 @@ class DomainGradientCallback(Callback):
         text = f"{type(self).__name__}:{self.seed}:{use}:{step}"
         digest = hashlib.sha256(text.encode()).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
+
+
+def say(trainer: Trainer, message: str) -> None:
+    """Prints a line on the main process, above the progress bar if there is one.
+
+    Args:
+        trainer: The trainer.
+        message: The line.
+    """
+    bar = trainer.progress_bar_callback
+    if bar is not None and getattr(bar, "is_enabled", True):
+        if trainer.is_global_zero:
+            bar.print(message)
+    else:
+        rank_zero_info(message)
 
 
 def check_window(start_step: Any, end_step: Any, *, open_end: bool = False) -> None:

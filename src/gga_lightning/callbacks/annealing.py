@@ -16,6 +16,7 @@ from gga_lightning.callbacks._base import (
     ParameterChoice,
     check_integer,
     check_window,
+    say,
 )
 from gga_lightning.callbacks._progress import SearchProgress
 from gga_lightning.callbacks._records import SearchRecord, closing_lines
@@ -398,7 +399,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._entered, self._summed_up = True, False
         moved = sum(param.numel() for param in params)
         controlled = f"; a control: {self.control!r}" if self.control else ""
-        self._say(
+        say(
             trainer,
             f"GGA: searching steps {trainer.global_step} to {self.end_step - 1} for agreement of "
             f"{len(opened.domains)} domains ({', '.join(opened.domains)}; by "
@@ -411,7 +412,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             return
         self._summed_up = True
         for line in closing_lines(self.records, self._skipped, self.objective):
-            self._say(trainer, line)
+            say(trainer, line)
 
 
 def _planned_steps(trainer: Trainer) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_window
+from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_window, say
 from gga_lightning.domains import Split
 from gga_lightning.probing import DomainLoss, Probe
 
@@ -257,7 +257,7 @@ class GradientAgreementVoting(DomainGradientCallback):
             self._hooks.append(optimizer.register_step_pre_hook(self._before_step))
             self._hooks.append(optimizer.register_step_post_hook(self._after_step))
         controlled = f"; a control: {self.control!r}" if self.control else ""
-        self._say(
+        say(
             trainer,
             f"Voting: steps {trainer.global_step} to {self.end_step - 1} move where "
             f"{len(opened.domains)} domains agree ({', '.join(opened.domains)}; by "
@@ -291,7 +291,7 @@ class GradientAgreementVoting(DomainGradientCallback):
         if self.records and not self._summed_up:
             self._summed_up = True
             share = math.fsum(record.share for record in self.records) / len(self.records)
-            self._say(
+            say(
                 trainer,
                 f"Voting: voted on {len(self.records)} steps; {share:.1%} of the coordinates "
                 "moved (mean over the steps).",

@@ -1,0 +1,149 @@
+"""Time of a training step of every algorithm over that of ERM, interleaved in one run.
+
+    python benchmarks/algorithm_cost.py
+    python benchmarks/algorithm_cost.py --models mnist_cnn --rounds 15
+
+A round makes one step with each algorithm, on equal batches; the table has the median over the
+rounds of the time over ERM's in the same round, with the quarter and three-quarter points. Beside
+it are the passes through the network that the method needs (f forward, b backward; ERM needs
+f + b), the arithmetic that was counted in a step (multiplications of matrices and convolutions,
+over ERM's), and the time over that arithmetic.
+
+IGA, IRM, V-REx, Fishr and EQRM are timed with their penalty on.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, instantiate
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from gga_lightning.backbones import MNISTCNN, TorchvisionFeaturizer
+from gga_lightning.train import config_directory
+
+NETWORKS = {
+    "mnist_cnn": (MNISTCNN, (1, 28, 28), 10, 32),
+    "resnet18": (
+        lambda shape: TorchvisionFeaturizer("resnet18", shape, freeze_batchnorm=True),
+        (3, 224, 224),
+        7,
+        4,
+    ),
+}
+DOMAINS = 3
+PASSES = {
+    "arm": "f + b, and the context network's",
+    "cdann": "f + b, and the discriminator's",
+    "dann": "f + b, and the discriminator's",
+    "gsam": "2 f + 2 b",
+    "iga": "f + b, and b through both",
+    "sagm": "2 f + 2 b",
+    "sagnet": "3 f + 2 b",
+    "sam": "2 f + 2 b",
+    "selfreg": "f + b, and the projection's",
+}
+ON = {name: {"anneal_steps": 0} for name in ("irm", "vrex", "fishr")} | {
+    "eqrm": {"burnin_steps": 0}
+}
+
+
+def make(name, network):
+    """The algorithm after one step in a Trainer, which it keeps for further ones."""
+    build, shape, classes, samples = NETWORKS[network]
+    with initialize_config_dir(config_directory(), version_base="1.3"):
+        config = compose("train", [f"algorithm={name}"]).algorithm
+    config.update(ON.get(name, {}))
+    facts = {"num_domains": DOMAINS, "input_shape": shape}
+    open_ = {key: value for key, value in facts.items() if OmegaConf.is_missing(config, key)}
+    seen = get_class(config._target_).featurizer_shape(shape)
+    torch.manual_seed(0)
+    module = instantiate(config, featurizer=build(seen), num_classes=classes, **open_)
+    batch = {
+        f"domain {index}": (torch.randn(samples, *shape), torch.randint(classes, (samples,)))
+        for index in range(DOMAINS)
+    }
+    trainer = Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader([batch], batch_size=None))
+    module.log = lambda *args, **kwargs: None
+    module.train()
+    return module, batch
+
+
+def step(module, batch):
+    loss = module.training_step(batch, 0)
+    if module.automatic_optimization:
+        (optimizer,) = module.trainer.optimizers
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def timed(module, batch):
+    began = time.perf_counter()
+    step(module, batch)
+    return time.perf_counter() - began
+
+
+def arithmetic(module, batch):
+    with FlopCounterMode(display=False) as counter:
+        step(module, batch)
+    return counter.get_total_flops()
+
+
+def table(network, names, rounds):
+    made = {name: make(name, network) for name in names}
+    counted = {name: arithmetic(*own) for name, own in made.items()}
+    times = {name: [] for name in names}
+    for turn in range(rounds + 1):  # the first warms up
+        for name, own in made.items():
+            seconds = timed(*own)
+            if turn:
+                times[name].append(seconds)
+    _, shape, _, samples = NETWORKS[network]
+    milliseconds = 1000 * statistics.median(times["erm"])
+    print(f"\n### {network}: {DOMAINS} x {samples} of {shape}, ERM {milliseconds:.0f} ms, ", end="")
+    print(f"{rounds} rounds\n")
+    print("| algorithm | passes | arithmetic / ERM's | time / ERM's | time / arithmetic |")
+    print("|---|---|---|---|---|")
+    for name in names:
+        ratios = [own / erm for own, erm in zip(times[name], times["erm"], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        work = counted[name] / counted["erm"]
+        print(
+            f"| {name} | {PASSES.get(name, 'f + b')} | {work:.2f} | "
+            f"{median:.2f} ({low:.2f}-{high:.2f}) | {median / work:.2f} |",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    names = sorted(path.stem for path in (Path(config_directory()) / "algorithm").glob("*.yaml"))
+    names.sort(key=lambda name: name != "erm")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for network in options.models:
+        table(network, names, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
