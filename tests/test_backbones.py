@@ -1,8 +1,11 @@
+import sys
+
 import pytest
+import timm
 import torch
 from torch import nn
 
-from gga_lightning.backbones import MLP, MNISTCNN, TorchvisionFeaturizer
+from gga_lightning.backbones import MLP, MNISTCNN, TimmFeaturizer, TorchvisionFeaturizer
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,9 @@ from gga_lightning.backbones import MLP, MNISTCNN, TorchvisionFeaturizer
         (lambda s: TorchvisionFeaturizer("convnext_tiny", s), (5, 64, 64)),
         (lambda s: TorchvisionFeaturizer("vit_b_16", s), (3, 224, 224)),
         (lambda s: TorchvisionFeaturizer("swin_t", s), (3, 64, 64)),
+        (lambda s: TimmFeaturizer("resnet10t", s), (3, 64, 64)),
+        (lambda s: TimmFeaturizer("vit_tiny_patch16_224", s), (3, 224, 224)),
+        (lambda s: TimmFeaturizer("mobilenetv3_small_050", s), (2, 64, 64)),
     ],
 )
 def test_features_have_the_length_they_say(make, shape):
@@ -74,6 +80,39 @@ class TestTorchvision:
         assert torch.equal(ours.conv2.weight, theirs.conv2.weight)
 
 
+class TestTimm:
+    def test_weights_from_a_file(self, tmp_path):
+        network = timm.create_model("resnet10t", num_classes=11)
+        torch.save(network.state_dict(), tmp_path / "weights.pt")
+        settings = {"weights": str(tmp_path / "weights.pt")}
+        featurizer = TimmFeaturizer("resnet10t", **settings)
+        ours, theirs = featurizer.network.layer4[0], network.layer4[0]
+        assert torch.equal(ours.conv1.weight, theirs.conv1.weight)
+        two = TimmFeaturizer("resnet10t", (2, 64, 64), **settings)
+        assert two.network.conv1[0].weight.shape[1] == 2
+
+    def test_what_the_suites_need(self):
+        featurizer = TimmFeaturizer("resnet10t", freeze_batchnorm=True, dropout=0.5).train()
+        norms = [m for m in featurizer.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert norms
+        assert not any(norm.training for norm in norms)
+        assert featurizer.stages == tuple(f"network.layer{number}" for number in range(1, 5))
+        assert featurizer.dropout.p == 0.5
+
+    def test_without_timm(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "timm", None)
+        with pytest.raises(ImportError, match=r"pip install 'gga-lightning\[timm\]'"):
+            TimmFeaturizer("resnet10t")
+
+
+def test_normalization_is_that_of_the_weights():
+    imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert TorchvisionFeaturizer("resnet18").normalization == imagenet
+    assert TorchvisionFeaturizer("resnet18", (2, 64, 64)).normalization is None
+    halves = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    assert TimmFeaturizer("vit_tiny_patch16_224").normalization == halves
+
+
 class TestWrongArguments:
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -84,6 +123,11 @@ class TestWrongArguments:
             (
                 lambda: TorchvisionFeaturizer("resnet18", weights="BEST"),
                 r"`weights` must be one of \['IMAGENET1K_V1'.*\], an existing file .* got 'BEST'",
+            ),
+            (lambda: TimmFeaturizer("resnet19"), "`name` must be a model of timm .* 'resnet19'"),
+            (
+                lambda: TimmFeaturizer("resnet10t", weights="BEST"),
+                "`weights` must be 'pretrained', an existing file or None, got 'BEST'",
             ),
             (
                 lambda: TorchvisionFeaturizer("resnet18", dropout=1.0),

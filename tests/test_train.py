@@ -10,6 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
+from omegaconf import OmegaConf
+from PIL import Image
 
 from gga_lightning import train
 
@@ -132,7 +134,7 @@ class TestRun:
         folder, _ = run(*SMALL, "annealing=gga_l")
         with initialize_config_dir(str(folder / ".hydra"), version_base="1.3"):
             config = compose("config")
-        module = train.make_algorithm(config, instantiate(config.data))
+        module = train.make_algorithm(config, train.make_data(config))
         state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         module.load_state_dict(state)
 
@@ -144,7 +146,7 @@ class TestRun:
         assert "SWAD: averaged the weights after 9 steps, from 4 to 12." in output.out
         with initialize_config_dir(str(folder / ".hydra"), version_base="1.3"):
             config = compose("config")
-        data = instantiate(config.data)
+        data = train.make_data(config)
         module = train.make_algorithm(config, data)
         state = torch.load(folder / "checkpoints/swad.ckpt", weights_only=True)["state_dict"]
         module.load_state_dict(state)
@@ -155,6 +157,19 @@ class TestRun:
         assert chosen["step"] == 12
         plain = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         assert not torch.equal(plain["classifier.weight"], state["classifier.weight"])
+
+    def test_your_own_images(self, run, tmp_path):
+        for index in range(60):
+            domain, label = ("art", "ink", "oil")[index % 3], ("cat", "dog")[index // 3 % 2]
+            path = tmp_path / "pets" / domain / label / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (200 * (label == "cat"), index, 0)).save(path)
+        own = (f"data.root={tmp_path / 'pets'}", "data.dataset.image_size=8", "data.num_workers=0")
+        folder, _ = run(*SMALL, *SEARCH, "data=folders", *own, "data.batch_size=4")
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["data"], result["source_domains"]) == ("pets", ["art", "ink"])
+        assert result["test_domain"] == "oil"
+        assert result["search"]["steps"] == 3
 
     @pytest.mark.slow
     @pytest.mark.parametrize("algorithm", GROUPS["algorithm"])
@@ -238,12 +253,19 @@ class TestErrors:
 def test_every_option_composes_and_instantiates(group, option, tmp_path):
     with initialize_config_dir(train.config_directory(), version_base="1.3"):
         config = compose("train", [f"{group}={option}"], return_hydra_config=True)
+    if group == "data" and option not in ("digits", "toy"):
+        with pytest.raises(ValueError, match=r"`data.*(root|file)` must be given: data"):
+            train.make_data(config)
+        return
     config.hydra.runtime.output_dir = str(tmp_path)
     from hydra.core.hydra_config import HydraConfig
 
     HydraConfig.instance().set_config(config)
-    data = instantiate(config.data)
-    data.input_shape = (3, 32, 32) if "resnet" in option else data.input_shape
+    data = train.make_data(config)
+    if group == "backbone" and option not in ("mlp", "mnist_cnn"):
+        data.input_shape = (3, 224, 224) if option == "vit_b_16" else (3, 32, 32)
+        if OmegaConf.is_missing(config.backbone, "name"):
+            config.backbone.name = "resnet10t" if option == "timm" else "resnet18"
     train.make_algorithm(config, data)
     for entry in (*config.callbacks.values(), *config.logger.values()):
         instantiate(entry)

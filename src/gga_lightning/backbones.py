@@ -5,12 +5,15 @@ Each is made from the shape of one input, so that a configuration names the back
 
 import os
 from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-__all__ = ["MLP", "MNISTCNN", "TorchvisionFeaturizer"]
+__all__ = ["MLP", "MNISTCNN", "TimmFeaturizer", "TorchvisionFeaturizer"]
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class MLP(nn.Sequential):
@@ -75,12 +78,74 @@ class MNISTCNN(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-class TorchvisionFeaturizer(nn.Module):
+class _PretrainedFeaturizer(nn.Module):
+    """A network of a library, without its last linear layer.
+
+    Attributes:
+        out_features: Length of the feature vector.
+        stages: Names of the submodules that end a stage; none for networks other than ResNets.
+        normalization: Mean and deviation of each channel that the weights were trained with, for
+            images in [0, 1]; None for another number of channels than 3.
+        freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
+            training too; their weights and biases are trained all the same.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        out_features: int,
+        channels: int,
+        normalization: tuple[Sequence[float], Sequence[float]],
+        *,
+        freeze_batchnorm: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.out_features = out_features
+        self.normalization = normalization if channels == 3 else None
+        self.dropout = nn.Dropout(dropout)
+        self.freeze_batchnorm = freeze_batchnorm
+        layers = [f"layer{number}" for number in range(1, 5)]
+        found = all(hasattr(network, name) for name in layers)
+        self.stages = tuple(f"network.{name}" for name in layers) if found else ()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Computes features.
+
+        Args:
+            inputs: Images, shape ``(N, channels, height, width)``.
+
+        Returns:
+            Features, shape ``(N, out_features)``.
+        """
+        return self.dropout(self.network(inputs))
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode, leaving frozen BatchNorm layers in evaluation mode.
+
+        Args:
+            mode: Whether to train.
+
+        Returns:
+            Itself.
+        """
+        super().train(mode)
+        if self.freeze_batchnorm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+                    module.eval()
+        return self
+
+
+class TorchvisionFeaturizer(_PretrainedFeaturizer):
     """A torchvision classification network without its last linear layer.
 
     Attributes:
         out_features: Length of the feature vector.
         stages: Names of the submodules that end a stage; none for networks other than ResNets.
+        normalization: ImageNet's mean and deviation, with which all its weights were trained;
+            None for another number of channels than 3.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
     """
@@ -110,44 +175,99 @@ class TorchvisionFeaturizer(nn.Module):
             ValueError: If torchvision has no such model or weights, or ``dropout`` is out of
                 range.
         """
-        super().__init__()
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
-        self.network = _build(name, weights)
-        _adapt_channels(self.network, _channels(input_shape))
-        self.out_features = _behead(self.network)
-        self.dropout = nn.Dropout(dropout)
-        self.freeze_batchnorm = freeze_batchnorm
-        layers = [f"layer{number}" for number in range(1, 5)]
-        found = all(hasattr(self.network, name) for name in layers)
-        self.stages = tuple(f"network.{name}" for name in layers) if found else ()
+        _check_dropout(dropout)
+        channels = _channels(input_shape)
+        network = _build(name, weights)
+        _adapt_channels(network, channels)
+        super().__init__(
+            network,
+            _behead(network),
+            channels,
+            _IMAGENET,
+            freeze_batchnorm=freeze_batchnorm,
+            dropout=dropout,
+        )
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Computes features.
+
+class TimmFeaturizer(_PretrainedFeaturizer):
+    """A timm network without its classifier. Needs the extra ``timm``.
+
+    ``resnet50.ram_in1k`` is the ResNet-50 with AugMix weights that DomainBed has taken since July
+    2024.
+
+    Attributes:
+        out_features: Length of the feature vector.
+        stages: Names of the submodules that end a stage; none for networks other than ResNets.
+        normalization: Mean and deviation that timm gives for the weights; None for another
+            number of channels than 3.
+        freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
+            training too; their weights and biases are trained all the same.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_shape: Sequence[int] = (3, 224, 224),
+        *,
+        weights: str | None = None,
+        freeze_batchnorm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        """Builds the network.
 
         Args:
-            inputs: Images, shape ``(N, channels, height, width)``.
+            name: A model of timm, with its weights' tag or without.
+            input_shape: Shape of one image, ``(channels, height, width)``. Pretrained first
+                layers are adapted to other numbers of channels than 3 by timm.
+            weights: ``"pretrained"`` for timm's own, a file with a state dict, or None for random
+                weights.
+            freeze_batchnorm: See the attribute.
+            dropout: Probability of dropping a feature, in [0, 1).
 
-        Returns:
-            Features, shape ``(N, out_features)``.
+        Raises:
+            ImportError: If timm is not installed.
+            ValueError: If timm has no such model, the weights are neither of those, or
+                ``dropout`` is out of range.
         """
-        return self.dropout(self.network(inputs))
+        try:
+            import timm
+        except ImportError as error:
+            raise ImportError(
+                "TimmFeaturizer needs timm: pip install 'gga-lightning[timm]'."
+            ) from error
+        _check_dropout(dropout)
+        channels = _channels(input_shape)
+        if not timm.is_model(name):
+            raise ValueError(f"`name` must be a model of timm (timm.list_models()), got {name!r}.")
+        file = weights if weights is not None and os.path.isfile(weights) else None
+        if weights not in (None, "pretrained") and file is None:
+            raise ValueError(
+                f"`weights` must be 'pretrained', an existing file or None, got {weights!r}."
+            )
+        network: Any = timm.create_model(
+            name,
+            pretrained=weights is not None,
+            pretrained_cfg_overlay=None if file is None else {"file": file},
+            in_chans=channels,
+            num_classes=0,
+        )
+        shape = (1, channels, *input_shape[1:])
+        with torch.no_grad():
+            out_features = network.eval()(torch.zeros(shape)).shape[1]
+        config = network.pretrained_cfg
+        super().__init__(
+            network.train(),
+            out_features,
+            channels,
+            (config["mean"], config["std"]),
+            freeze_batchnorm=freeze_batchnorm,
+            dropout=dropout,
+        )
 
-    def train(self, mode: bool = True) -> "TorchvisionFeaturizer":
-        """Sets training or evaluation mode, leaving frozen BatchNorm layers in evaluation mode.
 
-        Args:
-            mode: Whether to train.
-
-        Returns:
-            Itself.
-        """
-        super().train(mode)
-        if self.freeze_batchnorm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
-                    module.eval()
-        return self
+def _check_dropout(dropout: float) -> None:
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
 
 
 def _channels(input_shape: Sequence[int]) -> int:

@@ -36,7 +36,7 @@ from gga_lightning.data import DomainDataModule
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
 
-__all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "train"]
+__all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
@@ -67,7 +67,7 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
         What ``result.json`` holds.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    data: DomainDataModule = instantiate(config.data)
+    data = make_data(config)
     module = make_algorithm(config, data)
     history = EvaluationHistory()
     callbacks: list[pl.Callback] = [*_instances(config.callbacks), history]
@@ -107,6 +107,32 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
         _draw_cosines(callbacks, folder)
         _write(result, folder / "result.json")
     return result
+
+
+def make_data(config: DictConfig) -> DomainDataModule:
+    """Makes the data module.
+
+    Args:
+        config: The composed configuration. ``data.root`` is for other settings to refer to.
+
+    Returns:
+        The data module.
+
+    Raises:
+        ValueError: If a setting that has no default is not given.
+    """
+    missing = [
+        prefix + str(name)
+        for prefix, group in (("", config.data), ("dataset.", config.data.dataset))
+        for name in group
+        if OmegaConf.is_missing(group, name)
+    ]
+    if missing:
+        raise ValueError(f"`data.{missing[0]}` must be given: data.{missing[0]}=PATH.")
+    settings = OmegaConf.to_container(config.data, resolve=True)
+    assert isinstance(settings, dict)
+    settings.pop("root", None)
+    return instantiate(settings)
 
 
 def make_algorithm(config: DictConfig, data: DomainDataModule) -> DomainGeneralizer:

@@ -21,13 +21,16 @@ def test_three_updates_by_the_formula():
     def objective(featurizer, classifier, context, parts, step):
         x, y = (torch.cat(values) for values in zip(*parts, strict=True))
         maps = context(x)  # BatchNorm sees all domains together
-        means = torch.cat(
-            [maps[i : i + 4].mean(0, keepdim=True).repeat(4, 1, 1, 1) for i in range(0, 24, 4)]
-        )
+        sets = [  # of three at most, none across domains
+            maps[8 * domain + start : min(8 * domain + start + 3, 8 * domain + 8)]
+            for domain in range(3)
+            for start in (0, 3, 6)
+        ]
+        means = torch.cat([own.mean(0, keepdim=True).repeat(len(own), 1, 1, 1) for own in sets])
         return cross_entropy(classifier(featurizer(torch.cat([x, means], 1))), y)
 
     check(
-        partial(ARM, input_shape=SHAPE, support_size=4),
+        partial(ARM, input_shape=SHAPE, support_size=3),
         objective,
         data=images(),
         featurizer=MLP(ARM.featurizer_shape(SHAPE)),

@@ -27,7 +27,8 @@ def left(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {**os.environ, "PYTHONPATH": str(root)}
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    common = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     environments = [{}, *({**ranks, "LOCAL_RANK": r, "NODE_RANK": "0"} for r in "01")]
     command = [sys.executable, "-m", "tests.algorithms.distributed_worker", str(folder)]

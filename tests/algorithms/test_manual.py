@@ -33,7 +33,7 @@ def test_displaced_comes_back_bit_for_bit_also_after_an_error():
 
 
 def test_half_precision_sees_displaced_parameters():
-    """Autocast holds copies of parameters, which a displacement makes stale."""
+    """Autocast may hold copies of parameters, which a displacement would make stale."""
     gradients = {}
 
     class Sees(SAM):

@@ -86,11 +86,8 @@ class TestTraining:
     def batches(self, epoch=0, **settings):
         settings = {"batch_size": 4, "steps_per_epoch": 5, **settings}
         loader = DomainDataModule(Numbered(), "c", **settings).train_dataloader()
-        for inner in loader.flattened:
-            inner.sampler.set_epoch(epoch)
-        return [
-            {name: x[:, 0].int().tolist() for name, (x, _) in batch.items()} for batch, *_ in loader
-        ]
+        loader.sampler.set_epoch(epoch)
+        return [{name: x[:, 0].int().tolist() for name, (x, _) in b.items()} for b in loader]
 
     def test_batches_by_domain(self):
         batches = self.batches()
@@ -120,8 +117,7 @@ class TestTraining:
             data = DomainDataModule(Numbered(), "c", batch_size=batch_size, steps_per_epoch=3)
             monkeypatch.setattr(data, "_ranks", lambda: (rank, ranks))
             train = [
-                {k: x[:, 0].tolist() for k, (x, _) in b.items()}
-                for b, *_ in data.train_dataloader()
+                {k: x[:, 0].tolist() for k, (x, _) in b.items()} for b in data.train_dataloader()
             ]
             return train, numbers(data.val_dataloader()["val/a"])
 
@@ -206,6 +202,115 @@ class TestTraining:
             batch["a"] for epoch in (0, 1) for batch in self.batches(epoch, steps_per_epoch=3)
         ]
         assert module.seen == expected
+
+
+class Skewed(Numbered):
+    """One sample in eight is of class 1."""
+
+    def __init__(self):
+        self.domains = {
+            name: TensorDataset(torch.zeros(80, 1), (torch.arange(80) % 8 == 0).long())
+            for name in "abc"
+        }
+
+
+class Marked(Numbered):
+    """Says which transform an input has gone through."""
+
+    def train_transform(self, inputs):
+        return torch.full_like(inputs, 1.0)
+
+    def eval_transform(self, inputs):
+        return torch.full_like(inputs, 2.0)
+
+
+class TestIntegerImages:
+    class Images(Numbered):
+        as_uint8 = True
+
+        def __init__(self):
+            generator = torch.Generator().manual_seed(0)
+            self.domains = {
+                name: TensorDataset(
+                    torch.randint(256, (20, 3, 2, 2), dtype=torch.uint8, generator=generator),
+                    torch.arange(20) % 3,
+                )
+                for name in "abc"
+            }
+
+    class Sees(Classifier):
+        def __init__(self, normalization):
+            super().__init__(features=12)
+            self.featurizer.insert(0, torch.nn.Flatten())
+            self.featurizer.normalization = normalization
+            self.batches = []
+
+        def on_train_batch_start(self, batch, batch_idx):
+            self.batches.append(batch)
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            assert batch[0].dtype is torch.float32
+
+    @pytest.mark.parametrize("normalization", [None, ((0.5, 0.4, 0.3), (0.2, 0.1, 0.3))])
+    def test_are_normalized_on_the_device(self, normalization):
+        module = self.Sees(normalization)
+        data = DomainDataModule(self.Images(), "c", batch_size=4, steps_per_epoch=1)
+        (raw,) = data.train_dataloader()
+        trainer(max_steps=1).fit(module, datamodule=data)
+        imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        mean, deviation = (
+            torch.tensor(values).view(3, 1, 1) for values in normalization or imagenet
+        )
+        for name, (images, _) in module.batches[0].items():
+            expected = (raw[name][0].float() / 255 - mean) / deviation
+            torch.testing.assert_close(images, expected)
+
+
+class TestLoading:
+    def test_balanced_classes(self):
+        def share(**settings):
+            data = DomainDataModule(Skewed(), "c", batch_size=1000, steps_per_epoch=1, **settings)
+            (batch,) = data.train_dataloader()
+            return batch["a"][1].double().mean().item()
+
+        assert share() == pytest.approx(0.125, abs=0.05)
+        assert share(balance_classes=True) == pytest.approx(0.5, abs=0.06)
+
+    def test_balanced_classes_need_targets(self):
+        class Bare(Numbered):
+            def __init__(self):
+                self.domains = {name: list(zip(range(9), range(9))) for name in "abc"}  # noqa: B905
+
+        with pytest.raises(ValueError, match="`balance_classes` needs .* `targets`, got list"):
+            DomainDataModule(Bare(), "c", balance_classes=True).train_dataloader()
+
+    def test_transforms(self):
+        data = DomainDataModule(Marked(), "c", batch_size=2, steps_per_epoch=1)
+        (batch,) = data.train_dataloader()
+        assert all((x == 1).all() for x, _ in batch.values())
+        loaders = {**data.val_dataloader(), **data.test_dataloader()}
+        assert all((x == 2).all() for loader in loaders.values() for x, _ in loader)
+
+    def test_validation_augmented_as_in_the_suite(self):
+        data = DomainDataModule(Marked(), "c", augment_validation=True)
+        for name, loader in data.val_dataloader().items():
+            expected = 1 if name.startswith("val/") else 2
+            assert all((x == expected).all() for x, _ in loader)
+
+    def test_worker_processes_change_nothing_and_are_shared(self):
+        def train(workers):
+            settings = {"batch_size": 4, "steps_per_epoch": 6, "shuffle_domains": True}
+            loader = DomainDataModule(Marked(), "c", num_workers=workers, **settings)
+            loader = loader.train_dataloader()
+            loader.sampler.set_epoch(2)
+            iterator = iter(loader)
+            started = len(getattr(iterator, "_workers", ()))
+            return [{n: y.tolist() for n, (_, y) in batch.items()} for batch in iterator], started
+
+        plain, _ = train(0)
+        shared, started = train(2)
+        assert plain == shared
+        assert started == 2
 
 
 class TestWrongArguments:

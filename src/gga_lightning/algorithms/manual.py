@@ -133,7 +133,6 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
         for param, gradient in zip(params or self.trained, gradients, strict=True):
             param.grad = gradient
         (optimizer if counts else optimizer.optimizer).step()
-        torch.clear_autocast_cache()  # it holds copies of the parameters in half precision
 
     @contextlib.contextmanager
     def displaced(
@@ -160,7 +159,6 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
             with torch.no_grad():
                 for param, part in zip(params, direction, strict=True):
                     param.add_(part * length)
-            torch.clear_autocast_cache()
             for module in tracking:
                 module.track_running_stats = False
             yield
@@ -170,7 +168,6 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
             with torch.no_grad():
                 for param, value in zip(params, start, strict=True):
                     param.copy_(value)
-            torch.clear_autocast_cache()
 
     def from_first_process(self, drawn: Tensor) -> Tensor:
         """Makes what was drawn at random the same on all processes.

@@ -1,7 +1,8 @@
 """Data sets with several domains, and the module that splits and loads them."""
 
 from gga_lightning.data.digits import Digits
+from gga_lightning.data.folders import ImageFolders, ImageTable
 from gga_lightning.data.module import DomainDataModule, DomainDataset
 from gga_lightning.data.toy import Toy
 
-__all__ = ["Digits", "DomainDataModule", "DomainDataset", "Toy"]
+__all__ = ["Digits", "DomainDataModule", "DomainDataset", "ImageFolders", "ImageTable", "Toy"]

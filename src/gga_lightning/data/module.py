@@ -1,23 +1,32 @@
 """Splits a data set's domains into parts and loads them, one loader a source domain."""
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Dataset, Subset
-from torch.utils.data.distributed import DistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from gga_lightning.domains import shuffle_domains, split_batch
+from gga_lightning.data.batches import (
+    EvaluationSampler,
+    TrainBatches,
+    TrainSampler,
+    Transformed,
+    seed_hash,
+)
+from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_float
 
 __all__ = ["DomainDataModule", "DomainDataset", "split_indices"]
 
 
 class DomainDataset(Protocol):
     """A data set with several domains.
+
+    It may also have ``train_transform`` and ``eval_transform``, callables on one input, for which
+    worker processes do the work; and a true ``as_uint8``: inputs are then integer images, which
+    the data module normalizes on the device, as the featurizer's ``normalization`` says.
 
     Attributes:
         name: What it is called in results.
@@ -77,6 +86,8 @@ class DomainDataModule(LightningDataModule):
         steps_per_epoch: int | None = None,
         eval_batch_size: int = 256,
         num_workers: int = 0,
+        balance_classes: bool = False,
+        augment_validation: bool = False,
         shuffle_domains: bool = False,
     ) -> None:
         """Splits the domains.
@@ -92,7 +103,10 @@ class DomainDataModule(LightningDataModule):
             steps_per_epoch: Training batches an epoch; if None, as many as the largest source
                 domain has batches, and at least one.
             eval_batch_size: Samples in an evaluation batch.
-            num_workers: Worker processes of each loader.
+            num_workers: Worker processes, shared by all domains; as many again while evaluating.
+            balance_classes: Whether each class of a domain is drawn as often as any other.
+            augment_validation: Whether the source domains' validation samples are augmented like
+                training samples, as in the reference suite (not in SWAD's and GGA's).
             shuffle_domains: Whether to deal the samples of each training batch out to the source
                 domains at random, anew in every batch: the control that tells whether the
                 domains matter to an algorithm at all.
@@ -122,7 +136,13 @@ class DomainDataModule(LightningDataModule):
         self._seed = seed
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
+        self._dataset = dataset
+        self._balance_classes = balance_classes
+        self._augment_validation = augment_validation
         self._shuffle_domains = shuffle_domains
+        if getattr(dataset, "as_uint8", False):
+            # only then, since Lightning lets it replace a hook of the module's own
+            self.on_after_batch_transfer = self._to_floats
         self._large: dict[str, Subset[Any]] = {}
         self._small: dict[str, Subset[Any]] = {}
         for index, (name, domain) in enumerate(dataset.domains.items()):
@@ -137,38 +157,41 @@ class DomainDataModule(LightningDataModule):
                 )
             self._large[name], self._small[name] = Subset(domain, large), Subset(domain, small)
 
-    def train_dataloader(self) -> CombinedLoader:
-        """Makes one loader a source domain, all of the same length, combined by name."""
-        largest = max(len(self._large[name]) for name in self.source_domains)
-        steps = self.steps_per_epoch or max(1, largest // self.batch_size)
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Makes one loader for all source domains, so that they share the worker processes."""
+        parts = {name: self._large[name] for name in self.source_domains}
+        largest = max(len(part) for part in parts.values())
         rank, ranks = self._ranks()
-        loaders = {
-            name: DataLoader(
-                self._large[name],
-                batch_size=self.batch_size,
-                sampler=_TrainSampler(
-                    len(self._large[name]),
-                    steps,
-                    self.batch_size,
-                    seed=_hash(self._seed, name),
-                    rank=rank,
-                    ranks=ranks,
-                ),
-                num_workers=self._num_workers,
-                persistent_workers=self._num_workers > 0,
-            )
-            for name in self.source_domains
-        }
-        if not self._shuffle_domains:
-            return CombinedLoader(loaders, "min_size")
-        return _ShuffledDomains(loaders, "min_size", seed=self._seed, rank=rank)
+        sampler = TrainSampler(
+            {name: self._weights(part) for name, part in parts.items()},
+            self.steps_per_epoch or max(1, largest // self.batch_size),
+            self.batch_size,
+            seed=self._seed,
+            rank=rank,
+            ranks=ranks,
+        )
+        transform = getattr(self._dataset, "train_transform", None)
+        shuffle = (self._seed, rank) if self._shuffle_domains else None
+        return DataLoader(
+            TrainBatches({n: Transformed(part, transform) for n, part in parts.items()}, shuffle),
+            batch_size=None,  # a sample of it is a batch
+            sampler=sampler,
+            num_workers=self._num_workers,
+            persistent_workers=self._num_workers > 0,
+            pin_memory=self._pins(),
+        )
 
     def val_dataloader(self) -> dict[str, DataLoader[Any]]:
         """Makes the loaders of the validation, test and oracle parts."""
-        parts = {f"val/{name}": self._small[name] for name in self.source_domains}
-        parts |= {f"test/{name}": self._large[name] for name in self.test_domains}
+        loaders = {
+            f"val/{name}": self._evaluation_loader(
+                self._small[name], augment=self._augment_validation
+            )
+            for name in self.source_domains
+        }
+        parts = {f"test/{name}": self._large[name] for name in self.test_domains}
         parts |= {f"oracle/{name}": self._small[name] for name in self.test_domains}
-        return {name: self._evaluation_loader(part) for name, part in parts.items()}
+        return loaders | {name: self._evaluation_loader(part) for name, part in parts.items()}
 
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
         """Makes the loaders of the test parts."""
@@ -176,13 +199,39 @@ class DomainDataModule(LightningDataModule):
             f"test/{name}": self._evaluation_loader(self._large[name]) for name in self.test_domains
         }
 
-    def _evaluation_loader(self, part: Subset[Any]) -> DataLoader[Any]:
+    def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
+        # Lightning opens one after the other, so that only one has workers at a time
+        kind = "train_transform" if augment else "eval_transform"
         return DataLoader(
-            part,
+            Transformed(part, getattr(self._dataset, kind, None)),
             batch_size=self._eval_batch_size,
-            sampler=_EvaluationSampler(len(part), *self._ranks()),
+            sampler=EvaluationSampler(len(part), *self._ranks()),
             num_workers=self._num_workers,
+            pin_memory=self._pins(),
         )
+
+    def _to_floats(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turns integer images into floats, on the device, as the featurizer wants them."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        featurizer = getattr(module, "featurizer", None)
+        normalization = getattr(featurizer, "normalization", None) or (IMAGENET_MEAN, IMAGENET_STD)
+        if isinstance(batch, Mapping):
+            parts = batch.items()
+            return {
+                name: (to_float(images, *normalization), *rest) for name, (images, *rest) in parts
+            }
+        images, *rest = batch
+        return to_float(images, *normalization), *rest
+
+    def _weights(self, part: Subset[Any]) -> int | Tensor:
+        """How probable each sample is: where all are alike, their number."""
+        if not self._balance_classes:
+            return len(part)
+        targets = torch.as_tensor(_targets(part.dataset))[torch.tensor(part.indices)]
+        return 1 / targets.bincount()[targets].double()
+
+    def _pins(self) -> bool:
+        return self._num_workers > 0 and torch.cuda.is_available()
 
     def _ranks(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -207,14 +256,22 @@ def split_indices(
     Source: DomainBed, ``split_dataset`` with ``seed_hash(trial_seed, domain_index)``.
     """
     keys = list(range(size))
-    np.random.RandomState(_hash(split_seed, domain_index)).shuffle(keys)
+    np.random.RandomState(seed_hash(split_seed, domain_index)).shuffle(keys)
     cut = int(size * fraction)
     return keys[cut:], keys[:cut]
 
 
-def _hash(*values: Any) -> int:
-    """The suite's way from a tuple to a seed: the MD5 of its text, modulo 2^31."""
-    return int(hashlib.md5(str(values).encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
+def _targets(dataset: Dataset[Any]) -> Any:
+    """All targets of a domain."""
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1]
+    targets = getattr(dataset, "targets", None)
+    if targets is None:
+        raise ValueError(
+            "`balance_classes` needs domains with an attribute `targets`, "
+            f"got {type(dataset).__name__}."
+        )
+    return targets
 
 
 def _find(names: list[str], chosen: str | int | Sequence[str | int]) -> list[str]:
@@ -230,60 +287,3 @@ def _find(names: list[str], chosen: str | int | Sequence[str | int]) -> list[str
                 f"`test_domain` must be one of {names} or an index into them, got {entry!r}."
             )
     return found
-
-
-class _TrainSampler(DistributedSampler[int]):
-    """An epoch of draws with replacement, a function of the seed and the epoch.
-
-    A DistributedSampler, so that Lightning tells it the epoch and leaves it in its place.
-    """
-
-    def __init__(
-        self, size: int, steps: int, batch_size: int, *, seed: int, rank: int, ranks: int
-    ) -> None:
-        self._size = size
-        self._shape = (steps, ranks, batch_size)
-        self._rank = rank
-        self._seed = seed
-        self.epoch = 0
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(_hash(self._seed, self.epoch))
-        draws = torch.randint(self._size, self._shape, generator=generator)
-        return iter(draws[:, self._rank].flatten().tolist())
-
-    def __len__(self) -> int:
-        steps, _, batch_size = self._shape
-        return steps * batch_size
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-
-class _ShuffledDomains(CombinedLoader):
-    """Deals each batch's samples out to the domains at random, anew in every batch and epoch."""
-
-    def __init__(self, iterables: Any, mode: Any, *, seed: int, rank: int) -> None:
-        super().__init__(iterables, mode)
-        self._seed = seed
-        self._rank = rank
-
-    def __next__(self) -> tuple[Any, int, int]:
-        batch, index, loader = super().__next__()
-        epoch = self.flattened[0].sampler.epoch
-        seed = _hash(self._seed, "shuffle", epoch, index, self._rank)
-        dealt = shuffle_domains(split_batch(batch), torch.Generator().manual_seed(seed))
-        return dealt.parts, index, loader
-
-
-class _EvaluationSampler(DistributedSampler[int]):
-    """This process's share of the samples, in order, none twice."""
-
-    def __init__(self, size: int, rank: int, ranks: int) -> None:
-        self._indices = range(rank, size, ranks)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)

@@ -1,0 +1,166 @@
+"""Which samples make a batch, and how worker processes make it."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sized
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+from torch.utils.data.distributed import DistributedSampler
+
+from gga_lightning.domains import shuffle_domains, split_batch
+
+__all__ = ["Draw", "EvaluationSampler", "TrainBatches", "TrainSampler", "Transformed", "seed_hash"]
+
+
+def seed_hash(*values: Any) -> int:
+    """Goes the reference suite's way from a tuple to a seed.
+
+    Args:
+        *values: The tuple.
+
+    Returns:
+        The MD5 of its text, modulo 2^31.
+    """
+    return int(hashlib.md5(str(values).encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
+
+
+class Draw(NamedTuple):
+    """Which samples a training batch has, and where it stands."""
+
+    rows: dict[str, list[int]]
+    epoch: int
+    step: int
+
+
+class TrainSampler(DistributedSampler[Draw]):
+    """An epoch of draws with replacement, a function of the seed, the domain and the epoch.
+
+    A DistributedSampler, so that Lightning tells it the epoch and leaves it in its place.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, int | Tensor],
+        steps: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        """Sets the stream.
+
+        Args:
+            weights: Domain name to how probable each of its samples is, shape ``(N,)``; or to N
+                alone, where all are alike.
+            steps: Batches in an epoch.
+            batch_size: Samples of each domain in a process's batch.
+            seed: Seed of the draws.
+            rank: This process's place.
+            ranks: How many processes there are.
+        """
+        self._weights = weights
+        self._shape = (steps, ranks, batch_size)
+        self._seed = seed
+        self._rank = rank
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[Draw]:
+        drawn = {name: self._drawn(name).tolist() for name in self._weights}
+        for step in range(len(self)):
+            rows = {name: own[step] for name, own in drawn.items()}
+            yield Draw(rows, self.epoch, step)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch; Lightning calls it.
+
+        Args:
+            epoch: The epoch.
+        """
+        self.epoch = epoch
+
+    def _drawn(self, name: str) -> Tensor:
+        """A domain's rows in each of this process's batches, shape (steps, batch size)."""
+        seed = seed_hash(seed_hash(self._seed, name), self.epoch)
+        generator = torch.Generator().manual_seed(seed)
+        weights = self._weights[name]
+        if isinstance(weights, int):
+            draws = torch.randint(weights, self._shape, generator=generator)
+        else:
+            count = torch.Size(self._shape).numel()
+            draws = torch.multinomial(weights, count, replacement=True, generator=generator)
+        return draws.view(self._shape)[:, self._rank]
+
+
+class TrainBatches(Dataset[dict[str, Any]]):
+    """Training batches of all domains."""
+
+    def __init__(self, parts: Mapping[str, Dataset[Any]], shuffle: tuple[int, int] | None) -> None:
+        """Sets the domains.
+
+        Args:
+            parts: Domain name to its samples.
+            shuffle: Seed and rank, to deal each batch's samples out to the domains at random;
+                None to leave them.
+        """
+        self._parts = parts
+        self._shuffle = shuffle
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        batch = {
+            name: default_collate([self._parts[name][row] for row in rows])
+            for name, rows in draw.rows.items()
+        }
+        if self._shuffle is None:
+            return batch
+        seed, rank = self._shuffle
+        seed = seed_hash(seed, "shuffle", draw.epoch, draw.step, rank)
+        return shuffle_domains(split_batch(batch), torch.Generator().manual_seed(seed)).parts
+
+
+class Transformed(Dataset[Any]):
+    """Samples with their inputs transformed."""
+
+    def __init__(self, part: Dataset[Any], transform: Callable[[Any], Any] | None) -> None:
+        """Sets samples and transform.
+
+        Args:
+            part: Samples, each a tuple that begins with the input.
+            transform: Of an input; None for none.
+        """
+        self._part = part
+        self._transform = transform
+
+    def __getitem__(self, index: int) -> Any:
+        if self._transform is None:
+            return self._part[index]
+        inputs, *rest = self._part[index]
+        return self._transform(inputs), *rest
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self._part))
+
+
+class EvaluationSampler(DistributedSampler[int]):
+    """This process's share of the samples, in order, none twice."""
+
+    def __init__(self, size: int, rank: int, ranks: int) -> None:
+        """Sets the share.
+
+        Args:
+            size: How many samples there are.
+            rank: This process's place.
+            ranks: How many processes there are.
+        """
+        self._indices = range(rank, size, ranks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)

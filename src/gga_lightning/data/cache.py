@@ -1,0 +1,357 @@
+"""Decoded images on disk, mapped into memory: an epoch without a decoder, shared by all workers."""
+
+import contextlib
+import glob
+import hashlib
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional
+
+from gga_lightning.data.transforms import decode
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two processes then build one each, and the last one stays
+    fcntl = None
+
+__all__ = ["DecodedCache", "estimate"]
+
+PathLike = str | os.PathLike[str]
+
+_MAGIC = b"gga_lightning decoded cache 1\n\0\0"  # 32 bytes; the number goes up with the format
+_CHUNK = 64  # images a task of the pool
+
+
+class DecodedCache:
+    """The decoded images of a list of files, in one file that is mapped and never read whole.
+
+    ``cache[i]`` is what :func:`~gga_lightning.data.transforms.decode` makes of the i-th path, a
+    copy of its own out of the map. Processes that have the same cache open share its memory, and
+    it is the system's to drop. A pickled cache is its file's path and identity, so it goes to
+    workers however they start.
+
+    The file appears under its name when it is complete and on the disk, never before: it is
+    written under another name in the same folder, flushed and renamed. It holds the identity of
+    what it was made from (paths within their common folder, sizes, times of change,
+    ``max_side``), and :meth:`build` makes it anew where that has changed. Of several processes
+    that build the same file one works and the others wait for it.
+
+    Attributes:
+        file: Where it lies.
+    """
+
+    def __init__(self, file: PathLike) -> None:
+        """Opens a cache that was built.
+
+        Args:
+            file: Where it lies.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a complete cache of this version.
+        """
+        self.file = Path(file)
+        self.identity, self._shapes = _read_head(self.file)
+        self._starts = _starts(self._shapes)
+        # mmap and not a map that can be written to: that one counts as memory of the process,
+        # and the system refuses it beyond what the machine has
+        with self.file.open("rb") as opened:
+            self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+    @classmethod
+    def build(
+        cls,
+        paths: Sequence[PathLike],
+        file: PathLike,
+        *,
+        progress: bool = True,
+        max_side: int | None = None,
+    ) -> "DecodedCache":
+        """Opens the cache of these files, having made it where it is missing or out of date.
+
+        The images are decoded by a pool of threads, into a new file beside the old.
+
+        Args:
+            paths: The image files, in the order of the cache's indices.
+            file: Where the cache is to lie; its folder is made.
+            progress: Whether to say, on standard error, how large it will be and how far it is.
+            max_side: Pixels that the shorter side of a stored image has at most, for large
+                photographs; larger ones are resized, the aspect ratio kept. If None, all are
+                stored as they are.
+
+        Returns:
+            The cache, open.
+
+        Raises:
+            ValueError: If there are no paths, ``max_side`` is less than 1, or a file is not an
+                image; it is named.
+            OSError: If a file cannot be read, or the disk has too little room.
+        """
+        if max_side is not None and max_side < 1:
+            raise ValueError(f"`max_side` must be at least 1 or None, got {max_side}.")
+        file, names = Path(file), [os.fspath(path) for path in paths]
+        identity = _identity(names, max_side)
+        if (cache := cls._current(file, identity)) is not None:
+            return cache
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(file):
+            cache = cls._current(file, identity)  # another process may just have made it
+            if cache is None:
+                _make(names, file, identity, max_side, progress)
+                cache = cls(file)
+        return cache
+
+    @classmethod
+    def _current(cls, file: Path, identity: bytes) -> "DecodedCache | None":
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            cache = cls(file)
+            if cache.identity == identity:
+                return cache
+        return None
+
+    @classmethod
+    def _reopen(cls, file: Path, identity: bytes) -> "DecodedCache":
+        cache = cls(file)
+        if cache.identity != identity:
+            raise ValueError(
+                f"The cache {os.fspath(file)!r} was built anew, of other images, while a process "
+                "that uses it was starting. Start again."
+            )
+        return cache
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reopen, (self.file, self.identity)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Reads an image.
+
+        Args:
+            index: Its place in the list of paths; a negative one counts from the end.
+
+        Returns:
+            uint8 of shape ``(3, H, W)``, with the channels of a pixel side by side in memory.
+
+        Raises:
+            IndexError: If there is no such place.
+        """
+        count = len(self)
+        if not -count <= index < count:
+            raise IndexError(f"`index` must be from {-count} to {count - 1}, got {index}.")
+        height, width = self._shapes[index].tolist()
+        pixels = np.ndarray((height, width, 3), np.uint8, self._map, int(self._starts[index]))
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def estimate(paths: Iterable[PathLike], *, max_side: int | None = None) -> int:
+    """Tells how large a cache of these files would be, from their headers alone.
+
+    Args:
+        paths: The image files.
+        max_side: As in :meth:`DecodedCache.build`.
+
+    Returns:
+        The cache file's size in bytes.
+
+    Raises:
+        ValueError: If a file is not an image; it is named.
+        OSError: If a file cannot be read.
+    """
+    return _size(_header_shapes([os.fspath(path) for path in paths], max_side, progress=False))
+
+
+# The file: 32 bytes of magic, 32 of identity, 8 of count, the shapes (count rows of height and
+# width, int32), the pixels one image after the other, each row by row with three bytes a pixel
+
+_Shapes = NDArray[np.int32]
+
+
+def _head(identity: bytes, shapes: _Shapes) -> bytes:
+    return _MAGIC + identity + len(shapes).to_bytes(8, "little") + shapes.tobytes()
+
+
+def _starts(shapes: _Shapes) -> NDArray[np.int64]:
+    """Where in the file each image begins."""
+    sizes = 3 * shapes.astype(np.int64).prod(1)
+    return len(_head(bytes(32), shapes)) + np.cumsum(sizes) - sizes
+
+
+def _size(shapes: _Shapes) -> int:
+    return len(_head(bytes(32), shapes)) + 3 * int(shapes.astype(np.int64).prod(1).sum())
+
+
+def _read_head(file: Path) -> tuple[bytes, _Shapes]:
+    with file.open("rb") as opened:
+        magic, identity = opened.read(32), opened.read(32)
+        count = int.from_bytes(opened.read(8), "little")
+        total = os.fstat(opened.fileno()).st_size
+        if magic == _MAGIC and count <= total // 8:
+            shapes = np.frombuffer(opened.read(8 * count), "<i4").reshape(-1, 2)
+            if len(shapes) == count and _size(shapes) == total:
+                return identity, shapes
+    raise ValueError(
+        f"The file {os.fspath(file)!r} ({total} bytes) is not a complete cache of decoded images "
+        "of this version. Make it with DecodedCache.build."
+    )
+
+
+# Building
+
+
+def _identity(paths: Sequence[str], max_side: int | None) -> bytes:
+    """A digest of the list and of the state of its files, wherever their folder lies."""
+    if not paths:
+        raise ValueError("`paths` must name at least one image file, got none.")
+    absolute = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath({os.path.dirname(path) for path in absolute})
+    digest = hashlib.sha256(repr(max_side).encode())
+    for path in absolute:
+        state = os.stat(path)
+        name = path[len(folder) :]
+        digest.update(repr((name, state.st_size, state.st_mtime_ns)).encode())
+    return digest.digest()
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Generator[None]:
+    """Holds the lock of a cache file; the system lets go of it when the process ends, killed too.
+
+    What lies unfinished beside the file is then nobody's, and is deleted.
+    """
+    with open(f"{file}.lock", "w") as lock:
+        if _locked(lock.fileno()):
+            for unfinished in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
+                unfinished.unlink()
+        yield
+
+
+def _locked(handle: int) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:  # a network disk without locks
+        return False
+    return True
+
+
+def _make(
+    paths: Sequence[str], file: Path, identity: bytes, max_side: int | None, progress: bool
+) -> None:
+    shapes = _header_shapes(paths, max_side, progress)
+    needed, free = _size(shapes), shutil.disk_usage(file.parent).free
+    size = f"{needed:,} bytes ({needed / 2**30:.1f} GiB)"
+    if needed > free:
+        raise OSError(
+            f"The cache {os.fspath(file)!r} of {len(paths)} images needs {size}, and its disk has "
+            f"{free:,} free. Put it elsewhere, or set `max_side`."
+        )
+    handle, part = tempfile.mkstemp(".part", f"{file.name}.", file.parent)
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(_head(identity, shapes))
+            opened.flush()
+            if progress:
+                print(f"Decoding {len(paths)} images into {file}, {size}.", file=sys.stderr)
+            _in_chunks(_filler(part, paths, shapes, max_side), len(paths), "Decoding", progress)
+            os.fsync(opened.fileno())
+        _publish(part, file)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
+
+
+def _filler(
+    part: str, paths: Sequence[str], shapes: _Shapes, max_side: int | None
+) -> Callable[[range], None]:
+    """What decodes some of the images, each to its own place in the file."""
+    starts = _starts(shapes)
+
+    def fill(chunk: range) -> None:
+        with open(part, "r+b") as opened:  # each thread its own, with a position of its own
+            for index in chunk:
+                height, width = shapes[index].tolist()
+                image = decode(paths[index])
+                if max_side is None and image.shape[1:] != (height, width):
+                    raise ValueError(
+                        f"The file {paths[index]!r} is {height} x {width} by its header and "
+                        f"{image.shape[1]} x {image.shape[2]} decoded. Delete it or fetch it anew."
+                    )
+                opened.seek(int(starts[index]))
+                opened.write(_resized(image, height, width).numpy().data)
+
+    return fill
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
+    """The image at that size, shape (height, width, 3), contiguous."""
+    if image.shape[1:] != (height, width):
+        size = (height, width)
+        image = functional.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+    return image.permute(1, 2, 0).contiguous()
+
+
+def _publish(part: str, file: Path) -> None:
+    """Renames, and sees to it that the name too outlives a crash of the machine."""
+    os.replace(part, file)
+    if os.name == "posix":
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _header_shapes(paths: Sequence[str], max_side: int | None, progress: bool) -> _Shapes:
+    shapes = np.empty((len(paths), 2), "<i4")
+
+    def read(chunk: range) -> None:
+        for index in chunk:
+            shapes[index] = _header_shape(paths[index], max_side)
+
+    _in_chunks(read, len(paths), "Reading sizes", progress)
+    return shapes
+
+
+def _header_shape(path: str, max_side: int | None) -> list[int]:
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(
+            f"The file {path!r} is not an image. Delete it or fetch it anew."
+        ) from error
+    scale = 1.0 if max_side is None else min(1.0, max_side / min(height, width))
+    return [round(scale * side) for side in (height, width)]
+
+
+def _in_chunks(work: Callable[[range], None], count: int, doing: str, progress: bool) -> None:
+    """Works on range(count), a chunk at a time, by a pool of threads."""
+    chunks = [range(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
+    pool = ThreadPoolExecutor()
+    try:
+        tasks = [pool.submit(work, chunk) for chunk in chunks]
+        console = Console(stderr=True)
+        hidden = not (progress and console.is_terminal)
+        for task in track(tasks, doing, console=console, transient=True, disable=hidden):
+            task.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

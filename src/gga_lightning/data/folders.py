@@ -1,0 +1,380 @@
+"""Anybody's images: folders of domains of classes, or a list of files."""
+
+import csv
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from gga_lightning.data.cache import DecodedCache
+from gga_lightning.data.transforms import EvalTransform, TrainTransform, decode, to_float
+
+__all__ = ["DomainImages", "ImageFolders", "ImageTable", "list_folders"]
+
+Faulty = Literal["stop", "leave_out"]
+_SHOWN = 12  # problems named in one message
+
+
+class DomainImages(Dataset[tuple[Tensor, int]]):
+    """The images of a domain, decoded when they are asked for.
+
+    Attributes:
+        targets: Each image's class.
+    """
+
+    def __init__(self, paths: Sequence[str], targets: Sequence[int]) -> None:
+        """Takes note of the files.
+
+        Args:
+            paths: The files.
+            targets: Their classes' indices.
+        """
+        # as one array, which worker processes share, and not as objects, which each would copy
+        self._paths = np.array([os.fsencode(path) for path in paths])
+        self.targets = np.array(targets, dtype=np.int64)
+        self._cache: DecodedCache | None = None
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Decodes an image.
+
+        Args:
+            index: Its place.
+
+        Returns:
+            The image, uint8, shape ``(3, height, width)``, and its class.
+        """
+        image = decode(self.path(index)) if self._cache is None else self._cache[index]
+        return image, int(self.targets[index])
+
+    def path(self, index: int) -> Path:
+        """Finds an image's file.
+
+        Args:
+            index: The image's place.
+
+        Returns:
+            The file.
+        """
+        return Path(os.fsdecode(self._paths[index]))
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [self.path(index) for index in range(len(self))]
+
+    def use_cache(self, cache: DecodedCache) -> None:
+        """Reads images from a cache of decoded ones.
+
+        Args:
+            cache: Of exactly these files.
+        """
+        self._cache = cache
+
+
+class _Images:
+    """Domains of image files: what the two ways to list them share."""
+
+    name: str
+    domains: Mapping[str, DomainImages]
+    classes: list[str]
+
+    def __init__(
+        self,
+        listed: Mapping[str, Iterable[tuple[str, str]]],
+        problems: list[str],
+        *,
+        name: str,
+        image_size: int,
+        faulty: Faulty,
+        as_uint8: bool,
+        augment: bool,
+        cache: str | Path | None,
+    ) -> None:
+        if faulty not in ("stop", "leave_out"):
+            raise ValueError(f"`faulty` must be 'stop' or 'leave_out', got {faulty!r}.")
+        if image_size < 1:
+            raise ValueError(f"`image_size` must be at least 1, got {image_size}.")
+        files = {domain: list(pairs) for domain, pairs in listed.items()}
+        if faulty == "leave_out":
+            files = {domain: _readable(pairs, problems) for domain, pairs in files.items()}
+        _report(problems, faulty)
+        self.name = name
+        self.classes = sorted({label for pairs in files.values() for _, label in pairs})
+        places = {label: place for place, label in enumerate(self.classes)}
+        self.domains = {
+            domain: DomainImages([p for p, _ in pairs], [places[label] for _, label in pairs])
+            for domain, pairs in files.items()
+        }
+        self.num_classes = len(self.classes)
+        self.input_shape = (3, image_size, image_size)
+        self.as_uint8 = as_uint8
+        last = None if as_uint8 else to_float
+        evaluation = EvalTransform(image_size)
+        self.train_transform = _Then(TrainTransform(image_size) if augment else evaluation, last)
+        self.eval_transform = _Then(evaluation, last)
+        if cache is not None:
+            for domain, images in self.domains.items():
+                file = Path(cache) / f"{name}-{domain}.images".replace(os.sep, "-")
+                images.use_cache(DecodedCache.build(images.paths, file))
+
+
+class ImageFolders(_Images):
+    """Images in folders, ``root/domain/class/image``, such as the field's benchmarks.
+
+    Classes are the union over the domains, in alphabetical order: a domain that lacks some keeps
+    the others' indices. Within a domain the order is that of class and path, as in the reference
+    suite, so that splits are its splits.
+
+    What does not belong (hidden folders, folders without images, files that are no images) is
+    reported by name; with ``faulty="leave_out"`` all images are opened once, and those that
+    cannot be read are left out too.
+
+    Attributes:
+        name: What the data are called in results.
+        domains: Domain name to its images.
+        classes: The classes' names.
+        num_classes: How many there are.
+        input_shape: ``(3, image_size, image_size)``.
+        train_transform: What turns a decoded image into a training input.
+        eval_transform: The same for evaluation.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        domains: Sequence[str] | None = None,
+        name: str | None = None,
+        image_size: int = 224,
+        faulty: Faulty = "stop",
+        as_uint8: bool = False,
+        augment: bool = True,
+        cache: str | Path | None = None,
+    ) -> None:
+        """Lists the files.
+
+        Args:
+            root: The folder of the domains' folders.
+            domains: The domains' folders, in order; all of them, sorted, if None.
+            name: What the data are called; the root's name if None.
+            image_size: Height and width of an input.
+            faulty: What to do where something does not belong or cannot be read: ``"stop"`` with
+                an error, or ``"leave_out"`` with a warning.
+            as_uint8: Whether inputs are integers from 0 to 255, a quarter of the memory, which
+                :class:`DomainDataModule` normalizes on the device, instead of normalized floats.
+            augment: Whether training inputs are augmented; see
+                :class:`gga_lightning.data.transforms.TrainTransform`.
+            cache: A folder for the decoded images, which are then read from there.
+
+        Raises:
+            ValueError: If an argument is out of range, a folder is missing, or with
+                ``faulty="stop"`` something does not belong.
+        """
+        root = Path(root).expanduser()
+        listed, problems = list_folders(root, domains)
+        empty = [domain for domain, pairs in listed.items() if not pairs]
+        if empty or not listed:
+            raise ValueError(
+                f"`root` must hold domain{os.sep}class{os.sep}image, got no images in "
+                f"{', '.join(map(repr, empty)) or repr(str(root))}."
+            )
+        super().__init__(
+            listed,
+            problems,
+            name=root.name if name is None else name,
+            image_size=image_size,
+            faulty=faulty,
+            as_uint8=as_uint8,
+            augment=augment,
+            cache=cache,
+        )
+
+
+def list_folders(
+    root: Path, domains: Sequence[str] | None = None
+) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
+    """Lists the images in ``root/domain/class/image``, without opening them.
+
+    Args:
+        root: The folder of the domains' folders.
+        domains: The domains' folders; all that hold images, sorted, if None.
+
+    Returns:
+        Domain name to (path, class name) of each image, and what does not belong, a line each.
+
+    Raises:
+        ValueError: If the root or a chosen domain is not a folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"`root` must be a folder of domains, got {str(root)!r}.")
+    problems: list[str] = []
+    listed: dict[str, list[tuple[str, str]]] = {}
+    for domain in _domain_names(root, domains, problems):
+        pairs = _files(root / domain, problems)
+        if pairs or domains is not None:
+            listed[domain] = pairs
+        else:
+            problems.append(f"{domain}{os.sep}: no images in folders of classes")
+    return listed, problems
+
+
+class ImageTable(_Images):
+    """Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
+
+    Domains come in the order in which the file first names them, classes in alphabetical order,
+    images in the file's order. Attributes as in :class:`ImageFolders`.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        *,
+        root: str | Path | None = None,
+        name: str | None = None,
+        image_size: int = 224,
+        faulty: Faulty = "stop",
+        as_uint8: bool = False,
+        augment: bool = True,
+        cache: str | Path | None = None,
+    ) -> None:
+        """Reads the list.
+
+        Args:
+            file: The CSV file, in UTF-8, with a header.
+            root: What paths are relative to; the file's folder if None.
+            name: What the data are called; the file's name if None.
+            image_size: See :class:`ImageFolders` for this and all below.
+            faulty: See there; here it is about missing files.
+            as_uint8: See there.
+            augment: See there.
+            cache: See there.
+
+        Raises:
+            ValueError: If an argument is out of range, a column or all rows are missing, or with
+                ``faulty="stop"`` a file is missing.
+        """
+        file = Path(file).expanduser()
+        if not file.is_file():
+            raise ValueError(f"`file` must be a CSV file, got {str(file)!r}.")
+        base = file.parent if root is None else Path(root).expanduser()
+        problems: list[str] = []
+        listed: dict[str, list[tuple[str, str]]] = {}
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            rows = csv.DictReader(opened)
+            lacking = {"path", "label", "domain"} - set(rows.fieldnames or ())
+            if lacking:
+                raise ValueError(
+                    f"`file` must have the columns path, label and domain, got {rows.fieldnames}."
+                )
+            for row in rows:
+                path = base / row["path"]
+                if path.is_file():
+                    listed.setdefault(row["domain"], []).append((str(path), row["label"]))
+                else:
+                    problems.append(f"{row['path']}: no such file")
+        if not listed:
+            raise ValueError(f"`file` must list at least one existing image, got {str(file)!r}.")
+        super().__init__(
+            listed,
+            problems,
+            name=file.stem if name is None else name,
+            image_size=image_size,
+            faulty=faulty,
+            as_uint8=as_uint8,
+            augment=augment,
+            cache=cache,
+        )
+
+
+class _Then:
+    """One function after the other. A class, since worker processes must be able to pickle it."""
+
+    def __init__(
+        self, first: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        self.first, self.last = first, last
+
+    def __call__(self, image: Tensor) -> Tensor:
+        image = self.first(image)
+        return image if self.last is None else self.last(image)
+
+
+def _domain_names(root: Path, chosen: Sequence[str] | None, problems: list[str]) -> list[str]:
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if chosen is None:
+        problems += [f"{name}{os.sep}: a hidden folder" for name in folders if _hidden(name)]
+        return [name for name in folders if not _hidden(name)]
+    missing = [name for name in chosen if name not in folders]
+    if missing:
+        raise ValueError(
+            f"`domains` must be folders of {str(root)!r}, which has {folders}, got {missing}."
+        )
+    return list(chosen)
+
+
+def _files(folder: Path, problems: list[str]) -> list[tuple[str, str]]:
+    """A domain's images and their classes' names."""
+    within = f"{folder.name}{os.sep}"
+    labels: list[str] = []
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not _hidden(entry.name):
+            labels.append(entry.name)
+        elif entry.is_dir():
+            problems.append(f"{within}{entry.name}{os.sep}: a hidden folder")
+        elif not _hidden(entry.name):
+            problems.append(f"{within}{entry.name}: not in a folder of a class")
+    found: list[tuple[str, str]] = []
+    for label in labels:
+        count = len(found)
+        # in torchvision's order, which is the reference suite's
+        for place, _, names in sorted(os.walk(folder / label, followlinks=True)):
+            for name in sorted(name for name in names if not _hidden(name)):
+                path = os.path.join(
+                    place, name
+                )  # there may be a million of them, too many for Path
+                if name.lower().endswith(IMG_EXTENSIONS):
+                    found.append((path, label))
+                else:
+                    problems.append(f"{os.path.relpath(path, folder.parent)}: not an image")
+        if len(found) == count:
+            problems.append(f"{within}{label}{os.sep}: no images")
+    return found
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _readable(pairs: list[tuple[str, str]], problems: list[str]) -> list[tuple[str, str]]:
+    found = []
+    for path, label in pairs:
+        try:
+            decode(path)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+        else:
+            found.append((path, label))
+    return found
+
+
+def _report(problems: list[str], faulty: Faulty) -> None:
+    if not problems:
+        return
+    more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    text = "\n  ".join(problems[:_SHOWN]) + more
+    if faulty == "stop":
+        raise ValueError(
+            f"{len(problems)} things among the images do not belong there (mend them, or leave "
+            f"them out with `faulty='leave_out'`):\n  {text}"
+        )
+    warnings.warn(f"Left out {len(problems)} things among the images:\n  {text}", stacklevel=4)

@@ -1,0 +1,313 @@
+import json
+import logging
+import shutil
+import sys
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gga_lightning import train
+from gga_lightning.data import transfer as transfer_module
+from gga_lightning.data.benchmark import Archive
+from gga_lightning.data.cli import DATASETS, main
+from gga_lightning.data.domain_net import DUPLICATES, DomainNet
+from gga_lightning.data.mnist import ColoredMNIST, RotatedMNIST
+from gga_lightning.data.office_home import OfficeHome
+from gga_lightning.data.pacs import PACS
+from gga_lightning.data.terra_incognita import CATEGORIES, TerraIncognita
+from gga_lightning.data.vlcs import VLCS
+from tests.data.loopback import (
+    Server,
+    image,
+    image_tree,
+    make_idx,
+    make_tar,
+    make_zip,
+    plain,
+    troubled,
+)
+from tests.data.test_terra_incognita import annotations
+
+SMALL = ("trainer.max_steps=2", "data.steps_per_epoch=2", "data.batch_size=2", "backbone=mlp")
+QUIET = ("annealing=none", "callbacks=none", "data.num_workers=0")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(transfer_module, "_PAUSE", 0.0)
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def gga_train(monkeypatch, tmp_path, capsys):
+    """Runs gga-train in this process and returns what is in result.json."""
+    filters, rank_zero = list(warnings.filters), logging.getLogger(train.RANK_ZERO_LOGGER)
+
+    def run(*overrides):
+        folder = tmp_path / "run"
+        arguments = ["gga-train", *SMALL, *QUIET, *overrides, f"hydra.run.dir={folder}"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        try:
+            train.main()
+        finally:
+            warnings.filters[:] = filters
+            rank_zero.filters.clear()
+        return json.loads((folder / "result.json").read_text())
+
+    return run
+
+
+def make_small(monkeypatch, kind, archives, per_domain, classes):
+    """Replaces the facts that are another size in the test."""
+    domains = dict(zip(kind.facts.domains, per_domain, strict=True))
+    size = sum(archive.size or 0 for archive in archives)
+    facts = replace(
+        kind.facts, archives=archives, domains=domains, num_classes=classes, download_size=size
+    )
+    monkeypatch.setattr(kind, "facts", facts)
+
+
+def one_archive(kind, file, top, make, classes):
+    def prepare(monkeypatch, server):
+        tree = image_tree(top, kind.facts.domains, [f"class_{n}" for n in range(classes)])
+        archive = troubled(server, file, make(tree))
+        make_small(monkeypatch, kind, (archive,), [2 * classes] * 4, classes)
+
+    return prepare
+
+
+def terra_incognita(monkeypatch, server):
+    ids = {
+        f"{place}-{category}-{n}": (place, category)
+        for place in (38, 43, 46, 100, 7)
+        for category in (*CATEGORIES, "car")
+        for n in (0, 1)
+    }
+    parts = annotations([(i, place) for i, (place, _) in ids.items()], [])
+    names = [*sorted(CATEGORIES), "car"]
+    parts["categories"] = [{"id": n, "name": name} for n, name in enumerate(names)]
+    parts["annotations"] = [
+        {"image_id": i, "category_id": names.index(category)} for i, (_, category) in ids.items()
+    ]
+    empty = json.dumps(annotations([], [])).encode()
+    files = {
+        f"eccv_18_annotation_files/{part}_annotations.json": empty
+        for part in ("cis_test", "cis_val", "trans_test", "trans_val")
+    }
+    files["eccv_18_annotation_files/train_annotations.json"] = json.dumps(parts).encode()
+    images = {f"eccv_18_all_images_sm/{i}.jpg": image(n) for n, i in enumerate(ids)}
+    archives = (
+        troubled(server, "eccv_18_all_images_sm.tar.gz", make_tar(images)),
+        troubled(server, "eccv_18_annotations.tar.gz", make_tar(files)),
+    )
+    make_small(monkeypatch, TerraIncognita, archives, [20] * 4, 10)
+
+
+def domain_net(monkeypatch, server):
+    domains = list(DomainNet.facts.domains)
+    archives = [
+        (troubled if domain == "real" else plain)(
+            server, f"{domain}.zip", make_zip(image_tree("", [domain], ["ant", "bee", "cow"]))
+        )
+        for domain in domains
+    ]
+    listed = b"clipart/ant/0.jpg\nsketch/cow/1.jpg\nsketch/cow/7.jpg\n"
+    archives.append(troubled(server, DUPLICATES, listed))
+    make_small(monkeypatch, DomainNet, tuple(archives), [5, 6, 6, 6, 6, 5], 3)
+
+
+def mnist(kind):
+    def prepare(monkeypatch, server):
+        random = np.random.default_rng(0)
+        archives = []
+        for archive, count in zip(kind.facts.archives, (100, 100, 20, 20), strict=True):
+            shape = (count, 28, 28) if "images" in archive.file else (count,)
+            top = 256 if "images" in archive.file else 10
+            content = make_idx(random.integers(0, top, shape, dtype=np.uint8))
+            archives.append(troubled(server, archive.file, content))
+        parts = len(kind.facts.domains)
+        make_small(
+            monkeypatch, kind, tuple(archives), [120 // parts] * parts, kind.facts.num_classes
+        )
+
+    return prepare
+
+
+KINDS = {kind.facts.key: kind for kind in DATASETS}
+PREPARE = {
+    "pacs": one_archive(PACS, "PACS.zip", "kfold/", make_zip, 7),
+    "vlcs": one_archive(VLCS, "VLCS.tar.gz", "VLCS/", make_tar, 5),
+    "office_home": one_archive(
+        OfficeHome, "office_home.zip", "OfficeHomeDataset_10072016/", make_zip, 65
+    ),
+    "terra_incognita": terra_incognita,
+    "domain_net": domain_net,
+    "rotated_mnist": mnist(RotatedMNIST),
+    "colored_mnist": mnist(ColoredMNIST),
+}
+
+
+@pytest.mark.parametrize("key", KINDS)
+def test_from_nothing_to_a_trained_model(key, server, tmp_path, monkeypatch, capsys, gga_train):
+    PREPARE[key](monkeypatch, server)
+    facts, root = KINDS[key].facts, tmp_path / "data"
+
+    assert main(["download", key, "--root", str(root)]) == 0
+    said = capsys.readouterr().out
+    licence, failure = said.index("Licence:"), said.index("a web page")
+    assert licence < failure
+    assert facts.licence in said
+    assert f"Train on it: gga-train data={key} data.root={root}" in said
+    assert [path.name for path in root.iterdir()] == [facts.folder]
+
+    assert main(["check", key, "--root", str(root)]) == 0
+    assert f"{facts.title} is as it should be." in capsys.readouterr().out
+
+    size = () if "mnist" in key else ("data.dataset.image_size=16",)
+    result = gga_train(f"data={key}", f"data.root={root}", *size)
+    assert (result["data"], result["steps"]) == (key, 2)
+    assert [*result["source_domains"], result["test_domain"]] == list(facts.domains)
+    data = KINDS[key](root)
+    assert {name: len(domain) for name, domain in data.domains.items()} == dict(facts.domains)
+    assert data.num_classes == facts.num_classes
+
+
+class TestList:
+    def test_tells_what_one_wants_to_know(self, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "200")
+        assert main(["list"]) == 0
+        said = capsys.readouterr().out
+        for kind in DATASETS:
+            line = next(line for line in said.splitlines() if f" {kind.facts.key} " in line)
+            for text in (", ".join(kind.facts.domains), f"{kind.facts.images:,}"):
+                assert text in line
+            assert f" {kind.facts.num_classes} " in line
+            assert kind.facts.licence[:20] in line
+        for size in ("174 MB", "3.6 GB", "1.1 GB", "6.5 GB", "17.1 GB", "12 MB"):
+            assert size in said
+
+
+@pytest.fixture
+def pacs(server, tmp_path, monkeypatch, capsys):
+    """A small PACS in a root."""
+    archive = plain(server, "PACS.zip", make_zip(image_tree("kfold/", PACS.facts.domains, "ab")))
+    make_small(monkeypatch, PACS, (archive,), [4] * 4, 2)
+    assert main(["download", "pacs", "--root", str(tmp_path / "data")]) == 0
+    capsys.readouterr()
+    return tmp_path / "data"
+
+
+class TestDownload:
+    def test_twice(self, pacs, capsys, server):
+        assert main(["download", "pacs", "--root", str(pacs)]) == 0
+        assert f"PACS is already in {pacs / 'PACS'}." in capsys.readouterr().out
+        assert len(server.asked("PACS.zip")) == 1
+
+    def test_other_numbers_than_known(self, pacs, capsys):
+        (pacs / "PACS/photo/a/0.jpg").unlink()
+        assert main(["download", "pacs", "--root", str(pacs)]) == 1
+        said = capsys.readouterr().out
+        assert "differs from what it is known to be:\n- photo has 3 images, expected 4." in said
+
+    def test_all_sources_down(self, server, tmp_path, monkeypatch, capsys):
+        archive = Archive("PACS.zip", (server.url("gone"),))
+        make_small(monkeypatch, PACS, (archive,), [4] * 4, 2)
+        assert main(["download", "pacs", "--root", str(tmp_path / "data")]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("gga-data: No source serves PACS.zip at present:")
+        assert f"put it at {tmp_path / 'data/PACS.zip'}" in error
+
+    def test_a_root_that_cannot_be_written(self, tmp_path, capsys):
+        (tmp_path / "file").write_text("in the way")
+        assert main(["download", "pacs", "--root", str(tmp_path / "file")]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("gga-data: ")
+        assert len(error.splitlines()) == 1
+
+    def test_stopped(self, pacs, monkeypatch, capsys):
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(PACS, "survey", stop)
+        assert main(["download", "pacs", "--root", str(pacs)]) == 1
+        assert "stopped; the same command goes on from here" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "arguments", [["download", "imagenet", "--root", "x"], ["download", "pacs"], []]
+    )
+    def test_wrong_arguments(self, arguments, capsys):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert "usage: gga-data" in capsys.readouterr().err
+
+
+class TestCheck:
+    def test_table(self, pacs, capsys):
+        assert main(["check", "pacs", "--root", str(pacs)]) == 0
+        lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+        assert ["a", "2", "2", "2", "2"] in lines
+        assert ["all", "4", "4", "4", "4"] in lines
+        assert ["expected", "4", "4", "4", "4"] in lines
+
+    def test_unreadable_files_are_named(self, pacs, capsys):
+        broken = pacs / "PACS/sketch/b/1.jpg"
+        broken.write_bytes(b"\xff\xd8 no more")
+        (pacs / "PACS/cartoon/a/0.jpg").write_text("<html>")
+        assert main(["check", "pacs", "--root", str(pacs)]) == 1
+        said = capsys.readouterr().out
+        assert f"- {broken} cannot be read (" in said
+        assert f"- {pacs / 'PACS/cartoon/a/0.jpg'} cannot be read (" in said
+        assert said.count("cannot be read") == 2
+
+    def test_missing_class(self, pacs, capsys):
+        shutil.rmtree(pacs / "PACS/photo/a")
+        assert main(["check", "pacs", "--root", str(pacs)]) == 1
+        said = capsys.readouterr().out
+        assert "- photo has 2 images, expected 4." in said
+        assert "- photo has no images of class a." in said
+
+    def test_many_faults(self, pacs, capsys):
+        for number in range(30):
+            (pacs / f"PACS/photo/{number}.txt").write_text("x")
+        assert main(["check", "pacs", "--root", str(pacs)]) == 1
+        assert "and 10 more" in capsys.readouterr().out
+
+    def test_your_own_folders(self, tmp_path, capsys):
+        for name in ("art/cat/0", "art/dog/0", "ink/cat/0", "ink/cat/1"):
+            path = tmp_path / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image(3))
+        assert main(["check", "folders", "--root", str(tmp_path)]) == 0
+        output = capsys.readouterr().out
+        lines = [line.replace("│", " ").split() for line in output.splitlines()]
+        assert ["dog", "1", "0"] in lines
+        assert ["all", "2", "2"] in lines
+        (tmp_path / "ink/cat/1.jpg").write_bytes(b"broken")
+        (tmp_path / "ink/notes.txt").write_text("x")
+        assert main(["check", "folders", "--root", str(tmp_path)]) == 1
+        said = capsys.readouterr().out
+        assert "1.jpg cannot be read (" in said
+        assert "- ink/notes.txt: not in a folder of a class" in said
+
+    def test_no_folders_of_your_own(self, tmp_path, capsys):
+        assert main(["check", "folders", "--root", str(tmp_path)]) == 1
+        assert "- There are no images in domain/class/ folders." in capsys.readouterr().out
+        assert main(["check", "folders", "--root", str(tmp_path / "none")]) == 1
+        assert "`root` must be a folder of domains" in capsys.readouterr().err
+
+    def test_not_there(self, tmp_path, capsys):
+        assert main(["check", "pacs", "--root", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert f"Get it: gga-data download pacs --root {tmp_path}" in error
+
+
+def test_both_mnists_share_their_files(server, tmp_path, monkeypatch, capsys):
+    PREPARE["rotated_mnist"](monkeypatch, server)
+    mnist(ColoredMNIST)(monkeypatch, server)
+    for key in ("rotated_mnist", "colored_mnist"):
+        assert main(["download", key, "--root", str(tmp_path)]) == 0
+    assert "ColoredMNIST is already in" in capsys.readouterr().out

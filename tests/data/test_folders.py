@@ -1,0 +1,265 @@
+import hashlib
+import os
+import pickle
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gga_lightning.data import DomainDataModule, ImageFolders, ImageTable
+
+LAYOUTS = {  # domains in the order of the reference suite
+    "PACS": ["art_painting", "cartoon", "photo", "sketch"],
+    "VLCS": ["Caltech101", "LabelMe", "SUN09", "VOC2007"],
+    "office_home": ["Art", "Clipart", "Product", "Real World"],
+    "terra_incognita": ["location_100", "location_38", "location_43", "location_46"],
+    "domain_net": ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"],
+}
+
+
+def colour(name):
+    """A colour of its own for each file, so that it is known again once decoded."""
+    return tuple(hashlib.md5(name.encode()).digest()[:3])
+
+
+def make(root, files):
+    """Tiny images, each of one colour."""
+    for name in files:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 5), colour(name)).save(path.with_suffix(".png"))
+
+
+def tree(domains, classes=("cat", "dog"), count=3):
+    return [f"{d}/{c}/{i}" for d in domains for c in classes for i in range(count)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    make(tmp_path / "pets", tree(["left", "right"]))
+    return tmp_path / "pets"
+
+
+class TestFolders:
+    def test_what_it_says_of_itself(self, root):
+        data = ImageFolders(root, image_size=10)
+        assert data.name == "pets"
+        assert list(data.domains) == ["left", "right"]
+        assert data.classes == ["cat", "dog"]
+        assert (data.num_classes, data.input_shape) == (2, (3, 10, 10))
+        assert data.domains["left"].targets.tolist() == [0, 0, 0, 1, 1, 1]
+        assert data.domains["left"].paths == sorted((root / "left").rglob("*.png"))
+
+    def test_samples(self, root):
+        image, target = ImageFolders(root).domains["right"][4]
+        assert target == 1
+        assert image.dtype is torch.uint8
+        assert image.shape == (3, 5, 6)
+        assert tuple(image[:, 2, 2].tolist()) == colour("right/dog/1")
+
+    def test_a_domain_without_a_class_keeps_the_others_indices(self, root):
+        make(root, ["odd/dog/0", "odd/emu/0"])
+        data = ImageFolders(root)
+        assert data.classes == ["cat", "dog", "emu"]
+        assert data.domains["odd"].targets.tolist() == [1, 2]
+        assert data.domains["left"].targets.tolist() == [0, 0, 0, 1, 1, 1]
+
+    def test_chosen_domains_in_their_order(self, root):
+        make(root, tree(["extra"], classes=("zebra",)))
+        data = ImageFolders(root, domains=["right", "left"], name="two")
+        assert list(data.domains) == ["right", "left"]
+        assert data.name == "two"
+        assert data.classes == ["cat", "dog"]
+
+    def test_images_in_folders_of_classes_folders(self, root):
+        make(root, ["left/dog/more/7"])
+        assert root / "left/dog/more/7.png" in ImageFolders(root).domains["left"].paths
+
+    def test_pickles_for_worker_processes(self, root):
+        data = pickle.loads(pickle.dumps(ImageFolders(root)))
+        assert torch.equal(data.domains["left"][0][0], ImageFolders(root).domains["left"][0][0])
+        assert data.eval_transform(data.domains["left"][0][0]).shape == (3, 224, 224)
+
+
+class TestWhatDoesNotBelong:
+    MESSAGES: ClassVar = {
+        "left/empty/": "no images",
+        "left/.ipynb_checkpoints/": "a hidden folder",
+        "left/readme.txt": "not in a folder of a class",
+        "left/cat/notes.txt": "not an image",
+        "__MACOSX/": "a hidden folder",
+        "stray/": "no images in folders of classes",
+    }
+
+    @pytest.fixture
+    def messy(self, root):
+        for name in self.MESSAGES:
+            path = root / name
+            if name.endswith("/"):
+                path.mkdir()
+            else:
+                path.write_text("x")
+        (root / "left" / ".DS_Store").write_text("x")  # hidden files are no news
+        return root
+
+    def test_stops_and_names_all_of_it(self, messy):
+        with pytest.raises(ValueError, match="^6 things among the images") as caught:
+            ImageFolders(messy)
+        for name, reason in self.MESSAGES.items():
+            assert f"\n  {name.replace('/', os.sep)}: {reason}" in str(caught.value)
+        assert "`faulty='leave_out'`" in str(caught.value)
+
+    def test_leaves_it_out(self, messy):
+        with pytest.warns(UserWarning, match="Left out 6 things") as caught:
+            data = ImageFolders(messy, faulty="leave_out")
+        assert all(name.replace("/", os.sep) in str(caught[0].message) for name in self.MESSAGES)
+        assert list(data.domains) == ["left", "right"]
+        assert data.classes == ["cat", "dog"]
+        assert len(data.domains["left"]) == 6
+
+    def test_many_are_counted(self, root):
+        for number in range(30):
+            (root / "left" / "cat" / f"{number}.txt").write_text("x")
+        with pytest.raises(ValueError, match=r"(?s)^30 things .*\n  and 18 more$") as caught:
+            ImageFolders(root)
+        assert str(caught.value).count("\n") == 13
+
+    def test_broken_images(self, root):
+        (root / "left" / "cat" / "1.png").write_bytes(b"broken")
+        data = ImageFolders(root)  # files are not opened
+        with pytest.raises(ValueError, match="left/cat/1.png"):
+            data.domains["left"][1]
+        with pytest.warns(UserWarning, match="left/cat/1.png"):
+            data = ImageFolders(root, faulty="leave_out")
+        assert [path.name for path in data.domains["left"].paths][:3] == ["0.png", "2.png", "0.png"]
+
+
+class TestTransforms:
+    def test_floats_are_normalized(self, root):
+        data = ImageFolders(root, image_size=4)
+        image, _ = data.domains["left"][0]
+        found = data.eval_transform(image)
+        assert found.dtype is torch.float32
+        value = torch.tensor(colour("left/cat/0")) / 255
+        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        torch.testing.assert_close(found[:, 1, 1], (value - mean) / deviation, rtol=0, atol=1e-4)
+
+    def test_integers(self, root):
+        data = ImageFolders(root, image_size=4, as_uint8=True)
+        for transform in (data.train_transform, data.eval_transform):
+            found = transform(data.domains["left"][0][0])
+            assert found.dtype is torch.uint8
+            assert found.shape == (3, 4, 4)
+
+    def test_augmentation_on_request(self, root):
+        image = torch.arange(3 * 40 * 40).view(3, 40, 40).to(torch.uint8)
+        plain = ImageFolders(root, augment=False)
+        assert torch.equal(plain.train_transform(image), plain.eval_transform(image))
+        data = ImageFolders(root)
+        assert not torch.equal(data.train_transform(image), data.train_transform(image))
+
+
+class TestCache:
+    def test_reads_from_it(self, root, tmp_path):
+        plain = ImageFolders(root)
+        cached = ImageFolders(root, cache=tmp_path / "cache")
+        assert sorted(path.name for path in (tmp_path / "cache").glob("*.images")) == [
+            "pets-left.images",
+            "pets-right.images",
+        ]
+        (root / "left" / "cat" / "0.png").write_bytes(b"gone by now")
+        for domain, images in plain.domains.items():
+            for index in range(1, len(images)):
+                mine, theirs = cached.domains[domain][index], images[index]
+                assert torch.equal(mine[0], theirs[0])
+                assert mine[1] == theirs[1]
+        assert tuple(cached.domains["left"][0][0][:, 0, 0].tolist()) == colour("left/cat/0")
+
+
+class TestTable:
+    def write(self, path, rows, header="path,label,domain"):
+        path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8-sig")
+        return path
+
+    def test_domains_classes_and_order(self, root):
+        rows = ["right/dog/1.png,hund,b", "left/cat/0.png,katze,a", "right/dog/0.png,hund,b"]
+        data = ImageTable(self.write(root / "list.csv", rows))
+        assert data.name == "list"
+        assert list(data.domains) == ["b", "a"]
+        assert data.classes == ["hund", "katze"]
+        assert data.domains["b"].targets.tolist() == [0, 0]
+        assert [path.name for path in data.domains["b"].paths] == ["1.png", "0.png"]
+
+    def test_paths_relative_to_a_root(self, root, tmp_path):
+        file = self.write(tmp_path / "list.csv", ["cat/0.png,cat,left"])
+        data = ImageTable(file, root=root / "left")
+        assert data.domains["left"].paths == [root / "left/cat/0.png"]
+
+    def test_missing_files(self, root):
+        file = self.write(root / "list.csv", ["left/cat/0.png,cat,a", "left/cat/9.png,cat,a"])
+        with pytest.raises(ValueError, match="left/cat/9.png: no such file"):
+            ImageTable(file)
+        with pytest.warns(UserWarning, match="left/cat/9.png: no such file"):
+            assert len(ImageTable(file, faulty="leave_out").domains["a"]) == 1
+
+    def test_wrong_tables(self, root):
+        with pytest.raises(ValueError, match="`file` must be a CSV file, got"):
+            ImageTable(root / "none.csv")
+        file = self.write(root / "list.csv", ["x,y"], header="path,label")
+        with pytest.raises(ValueError, match=r"columns path, label and domain, got \['path', 'la"):
+            ImageTable(file)
+        with pytest.raises(ValueError, match="at least one existing image"):
+            ImageTable(self.write(root / "list.csv", []))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_splits_are_the_reference_suites(layout, seed, tmp_path):
+    """Its words (FIELD 2.1): classes and files sorted; keys shuffled by RandomState(md5)."""
+    domains = LAYOUTS[layout]
+    classes = ["zoo", "Ant", "bee"]
+    files = [
+        f"{domain}/{label}/{number * 7 % 11:03d}"
+        for index, domain in enumerate(domains)
+        for label in classes
+        for number in range(4 + index)
+    ]
+    make(tmp_path / layout, files)
+    dataset = ImageFolders(tmp_path / layout)
+    data = DomainDataModule(dataset, -1, split_seed=seed)
+    loaders = data.val_dataloader()
+    for index, domain in enumerate(domains):
+        folder = tmp_path / layout / domain
+        listed = [
+            os.path.join(folder, label, name)
+            for label in sorted(os.listdir(folder))
+            for name in sorted(os.listdir(folder / label))
+        ]
+        keys = list(range(len(listed)))
+        digest = hashlib.md5(str((seed, index)).encode()).hexdigest()
+        np.random.RandomState(int(digest, 16) % 2**31).shuffle(keys)
+        out = [listed[key] for key in keys[: int(len(listed) * 0.2)]]
+        part = loaders[f"{'oracle' if index == len(domains) - 1 else 'val'}/{domain}"].dataset
+        subset = part._part
+        assert [str(subset.dataset.path(row)) for row in subset.indices] == out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"root": "nowhere"}, "`root` must be a folder of domains, got 'nowhere'"),
+        ({"domains": ["left", "up"]}, r"has \['left', 'right'\], got \['up'\]"),
+        ({"faulty": "ignore"}, "`faulty` must be 'stop' or 'leave_out', got 'ignore'"),
+        ({"image_size": 0}, "`image_size` must be at least 1, got 0"),
+    ],
+)
+def test_wrong_arguments(root, settings, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFolders(**{"root": root, **settings})
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(ValueError, match=r"`root` must hold domain.class.image, got no images in"):
+        ImageFolders(tmp_path)
