@@ -175,15 +175,18 @@ class TestRun:
     @pytest.mark.parametrize("algorithm", GROUPS["algorithm"])
     def test_every_algorithm_with_every_annealing(self, run, tmp_path, algorithm):
         """On the defaults' data and window, in few steps, and with averaged weights."""
-        sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
-        small = ("trainer.max_steps=110", "data.steps_per_epoch=30", "callbacks=swad")
-        run("-m", *small, f"algorithm={algorithm}", "annealing=none,gga,gga_l", sweep)
-        results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("sweep/*/result.json"))]
-        assert [r["annealing"] for r in results] == ["none", "gga", "gga_l"]
+        small = ("trainer.max_steps=110", "data.steps_per_epoch=30")
+        small += ("callbacks=swad", "callbacks.swad.patience=1")
+        for name, annealing in (("a", ("none,gga_l",)), ("b", ("gga", "num_candidates=20"))):
+            chosen = ("annealing=" + annealing[0], *(f"annealing.{own}" for own in annealing[1:]))
+            sweep = f"hydra.sweep.dir={tmp_path / name}"
+            run("-m", *small, f"algorithm={algorithm}", *chosen, sweep)
+        results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("[ab]/*/result.json"))]
+        assert [r["annealing"] for r in results] == ["none", "gga_l", "gga"]
         for result in results:
             assert result["steps"] == 110
             assert "swad" in result["selections"]
-        assert results[1]["search"]["steps"] == 10
+        assert results[2]["search"]["steps"] == 10
 
     def test_multirun(self, run, tmp_path):
         sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
