@@ -259,9 +259,9 @@ class TestCheck:
         (pacs / "PACS/cartoon/a/0.jpg").write_text("<html>")
         assert main(["check", "pacs", "--root", str(pacs)]) == 1
         said = capsys.readouterr().out
-        assert f"- {broken} cannot be read (" in said
-        assert f"- {pacs / 'PACS/cartoon/a/0.jpg'} cannot be read (" in said
-        assert said.count("cannot be read") == 2
+        for path in (broken, pacs / "PACS/cartoon/a/0.jpg"):
+            assert f"- The file '{path}' (" in said
+        assert said.count("cannot be decoded") == 2
 
     def test_missing_class(self, pacs, capsys):
         shutil.rmtree(pacs / "PACS/photo/a")
@@ -290,7 +290,7 @@ class TestCheck:
         (tmp_path / "ink/notes.txt").write_text("x")
         assert main(["check", "folders", "--root", str(tmp_path)]) == 1
         said = capsys.readouterr().out
-        assert "1.jpg cannot be read (" in said
+        assert "1.jpg' (6 bytes) cannot be decoded as an image" in said
         assert "- ink/notes.txt: not in a folder of a class" in said
 
     def test_no_folders_of_your_own(self, tmp_path, capsys):

@@ -108,7 +108,7 @@ class TestWhatDoesNotBelong:
         with pytest.raises(ValueError, match="^6 things among the images") as caught:
             ImageFolders(messy)
         for name, reason in self.MESSAGES.items():
-            assert f"\n  {name.replace('/', os.sep)}: {reason}" in str(caught.value)
+            assert f" {name.replace('/', os.sep)}: {reason}" in str(caught.value)
         assert "`faulty='leave_out'`" in str(caught.value)
 
     def test_leaves_it_out(self, messy):
@@ -122,9 +122,9 @@ class TestWhatDoesNotBelong:
     def test_many_are_counted(self, root):
         for number in range(30):
             (root / "left" / "cat" / f"{number}.txt").write_text("x")
-        with pytest.raises(ValueError, match=r"(?s)^30 things .*\n  and 18 more$") as caught:
+        with pytest.raises(ValueError, match=r"^30 things .*; and 18 more\.$") as caught:
             ImageFolders(root)
-        assert str(caught.value).count("\n") == 13
+        assert str(caught.value).count(";") == 12
 
     def test_broken_images(self, root):
         (root / "left" / "cat" / "1.png").write_bytes(b"broken")

@@ -59,12 +59,13 @@ def turned_exif():
 
 
 PHOTO = pil(photo())
+INKS = Image.merge("CMYK", [*PHOTO.split(), pil(photo(seed=1)).convert("L")])
 FILES = {
     "jpeg": encoded(PHOTO, "JPEG", quality=90),
     "progressive": encoded(PHOTO, "JPEG", progressive=True),
     "every pixel's colour": encoded(PHOTO, "JPEG", subsampling=0),
     "grey jpeg": encoded(PHOTO.convert("L"), "JPEG"),
-    "cmyk jpeg": encoded(PHOTO.convert("CMYK"), "JPEG"),
+    "cmyk jpeg": encoded(INKS, "JPEG"),
     "turned jpeg": encoded(PHOTO, "JPEG", exif=turned_exif()),
     "png": encoded(PHOTO, "PNG"),
     "palette png": encoded(PHOTO.quantize(64), "PNG"),

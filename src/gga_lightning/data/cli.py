@@ -88,6 +88,8 @@ def _list(output: Console) -> int:
     table = Table("name", "domains", "classes", "images", "download", "licence", show_lines=True)
     for column in table.columns[2:5]:
         column.justify = "right"
+    table.columns[0].no_wrap = True
+    table.columns[1].overflow = table.columns[5].overflow = "fold"
     for kind in DATASETS:
         facts = kind.facts
         table.add_row(
@@ -145,8 +147,10 @@ def _unreadable(paths: list[Path], output: Console) -> list[str]:
     def problem(path: Path) -> str | None:
         try:
             decode(path)
-        except (OSError, ValueError, RuntimeError) as error:
-            return f"{path} cannot be read ({' '.join(str(error).split())})."
+        except ValueError as error:  # names the file
+            return str(error)
+        except OSError as error:
+            return f"The file {str(path)!r} cannot be read: {error}"
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

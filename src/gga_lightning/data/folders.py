@@ -370,11 +370,11 @@ def _readable(pairs: list[tuple[str, str]], problems: list[str]) -> list[tuple[s
 def _report(problems: list[str], faulty: Faulty) -> None:
     if not problems:
         return
-    more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    text = "\n  ".join(problems[:_SHOWN]) + more
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    text = "; ".join(problem.rstrip(".") for problem in problems[:_SHOWN]) + more
     if faulty == "stop":
         raise ValueError(
             f"{len(problems)} things among the images do not belong there (mend them, or leave "
-            f"them out with `faulty='leave_out'`):\n  {text}"
+            f"them out with `faulty='leave_out'`): {text}."
         )
-    warnings.warn(f"Left out {len(problems)} things among the images:\n  {text}", stacklevel=4)
+    warnings.warn(f"Left out {len(problems)} things among the images: {text}.", stacklevel=4)
