@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -152,6 +153,20 @@ class TestTransforms:
             found = transform(data.domains["left"][0][0])
             assert found.dtype is torch.uint8
             assert found.shape == (3, 4, 4)
+
+    def test_colours_on_the_device(self, root):
+        data = ImageFolders(root, image_size=6, as_uint8=True, device_colours=True)
+        crop = data.train_transform(data.domains["left"][0][0])
+        assert len(crop.flatten(1).unique(dim=1).T) == 1  # of one colour, and still that
+        assert tuple(crop[:, 0, 0].tolist()) == colour("left/cat/0")
+        batch = {"left": (crop.repeat(20, 1, 1, 1), torch.zeros(20))}
+        module = DomainDataModule(data, "right")
+        plain = module.on_after_batch_transfer(batch, 0)["left"][0]
+        assert len(plain.unique(dim=0)) == 1  # not in evaluation
+        module.trainer = SimpleNamespace(training=True, lightning_module=None)
+        assert len(module.on_after_batch_transfer(batch, 0)["left"][0].unique(dim=0)) > 10
+        with pytest.raises(ValueError, match="`device_colours` needs `as_uint8=True`"):
+            ImageFolders(root, device_colours=True)
 
     def test_augmentation_on_request(self, root):
         image = torch.arange(3 * 40 * 40).view(3, 40, 40).to(torch.uint8)

@@ -13,7 +13,14 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from gga_lightning.data.cache import DecodedCache
-from gga_lightning.data.transforms import EvalTransform, TrainTransform, decode, to_float
+from gga_lightning.data.transforms import (
+    ColourTransform,
+    CropTransform,
+    EvalTransform,
+    TrainTransform,
+    decode,
+    to_float,
+)
 
 __all__ = ["DomainImages", "ImageFolders", "ImageTable", "list_folders"]
 
@@ -98,12 +105,18 @@ class _Images:
         faulty: Faulty,
         as_uint8: bool,
         augment: bool,
+        device_colours: bool,
         cache: str | Path | None,
     ) -> None:
         if faulty not in ("stop", "leave_out"):
             raise ValueError(f"`faulty` must be 'stop' or 'leave_out', got {faulty!r}.")
         if image_size < 1:
             raise ValueError(f"`image_size` must be at least 1, got {image_size}.")
+        if device_colours and not (as_uint8 and augment):
+            raise ValueError(
+                "`device_colours` needs `as_uint8=True` and `augment=True`, "
+                f"got {as_uint8} and {augment}."
+            )
         files = {domain: list(pairs) for domain, pairs in listed.items()}
         if faulty == "leave_out":
             files = {domain: _readable(pairs, problems) for domain, pairs in files.items()}
@@ -120,7 +133,9 @@ class _Images:
         self.as_uint8 = as_uint8
         last = None if as_uint8 else to_float
         evaluation = EvalTransform(image_size)
-        self.train_transform = _Then(TrainTransform(image_size) if augment else evaluation, last)
+        training = TrainTransform if not device_colours else CropTransform
+        self.train_transform = _Then(training(image_size) if augment else evaluation, last)
+        self.device_transform = ColourTransform() if device_colours else None
         self.eval_transform = _Then(evaluation, last)
         if cache is not None:
             for domain, images in self.domains.items():
@@ -159,6 +174,7 @@ class ImageFolders(_Images):
         faulty: Faulty = "stop",
         as_uint8: bool = False,
         augment: bool = True,
+        device_colours: bool = False,
         cache: str | Path | None = None,
     ) -> None:
         """Lists the files.
@@ -174,6 +190,8 @@ class ImageFolders(_Images):
                 :class:`DomainDataModule` normalizes on the device, instead of normalized floats.
             augment: Whether training inputs are augmented; see
                 :class:`gga_lightning.data.transforms.TrainTransform`.
+            device_colours: Whether colours are augmented a batch at a time on the device, where
+                that is a GPU with time to spare; the workers then only crop and flip.
             cache: A folder for the decoded images, which are then read from there.
 
         Raises:
@@ -196,6 +214,7 @@ class ImageFolders(_Images):
             faulty=faulty,
             as_uint8=as_uint8,
             augment=augment,
+            device_colours=device_colours,
             cache=cache,
         )
 
@@ -245,6 +264,7 @@ class ImageTable(_Images):
         faulty: Faulty = "stop",
         as_uint8: bool = False,
         augment: bool = True,
+        device_colours: bool = False,
         cache: str | Path | None = None,
     ) -> None:
         """Reads the list.
@@ -257,6 +277,7 @@ class ImageTable(_Images):
             faulty: See there; here it is about missing files.
             as_uint8: See there.
             augment: See there.
+            device_colours: See there.
             cache: See there.
 
         Raises:
@@ -292,6 +313,7 @@ class ImageTable(_Images):
             faulty=faulty,
             as_uint8=as_uint8,
             augment=augment,
+            device_colours=device_colours,
             cache=cache,
         )
 

@@ -26,7 +26,8 @@ class DomainDataset(Protocol):
 
     It may also have ``train_transform`` and ``eval_transform``, callables on one input, for which
     worker processes do the work; and a true ``as_uint8``: inputs are then integer images, which
-    the data module normalizes on the device, as the featurizer's ``normalization`` says.
+    the data module normalizes on the device, as the featurizer's ``normalization`` says, those of
+    training after a ``device_transform``, a callable on a batch of them.
 
     Attributes:
         name: What it is called in results.
@@ -212,16 +213,20 @@ class DomainDataModule(LightningDataModule):
 
     def _to_floats(self, batch: Any, dataloader_idx: int) -> Any:
         """Turns integer images into floats, on the device, as the featurizer wants them."""
-        module = None if self.trainer is None else self.trainer.lightning_module
-        featurizer = getattr(module, "featurizer", None)
+        trainer = self.trainer
+        featurizer = getattr(trainer and trainer.lightning_module, "featurizer", None)
         normalization = getattr(featurizer, "normalization", None) or (IMAGENET_MEAN, IMAGENET_STD)
+        transform = getattr(self._dataset, "device_transform", None)
+
+        def finished(images: Tensor) -> Tensor:
+            if transform is not None and trainer is not None and trainer.training:
+                images = transform(images)
+            return to_float(images, *normalization)
+
         if isinstance(batch, Mapping):
-            parts = batch.items()
-            return {
-                name: (to_float(images, *normalization), *rest) for name, (images, *rest) in parts
-            }
+            return {name: (finished(images), *rest) for name, (images, *rest) in batch.items()}
         images, *rest = batch
-        return to_float(images, *normalization), *rest
+        return finished(images), *rest
 
     def _weights(self, part: Subset[Any]) -> int | Tensor:
         """How probable each sample is: where all are alike, their number."""
