@@ -106,6 +106,11 @@ class TestContent:
         assert not out
         assert f"Decoding {COUNT} images into {file}, {file.stat().st_size:,} bytes" in err
 
+    def test_others_may_read_it_as_any_file(self, build, file, tmp_path):
+        build()
+        (tmp_path / "plain").touch()
+        assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
 
 class TestReuse:
     @pytest.fixture

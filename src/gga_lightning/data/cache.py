@@ -7,7 +7,7 @@ import mmap
 import os
 import shutil
 import sys
-import tempfile
+import uuid
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -263,14 +263,14 @@ def _make(
             f"The cache {os.fspath(file)!r} of {len(paths)} images needs {size}, and its disk has "
             f"{free:,} free. Put it elsewhere, or set `max_side`."
         )
-    handle, part = tempfile.mkstemp(".part", f"{file.name}.", file.parent)
+    part = f"{file}.{uuid.uuid4().hex}.part"  # not tempfile's, which others may not read
     try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(_head(identity, shapes))
-            opened.flush()
+        with open(part, "xb") as opened:
             if progress:
                 print(f"Decoding {len(paths)} images into {file}, {size}.", file=sys.stderr)
             _in_chunks(_filler(part, paths, shapes, max_side), len(paths), "Decoding", progress)
+            opened.write(_head(identity, shapes))  # the last to be written: what has it is whole
+            opened.flush()
             os.fsync(opened.fileno())
         _publish(part, file)
     except BaseException:

@@ -156,7 +156,9 @@ class DomainDataModule(LightningDataModule):
                     f"Domain {name!r} has {size} samples, too few to split off a share of "
                     f"`holdout_fraction={holdout_fraction}`."
                 )
-            self._large[name], self._small[name] = Subset(domain, large), Subset(domain, small)
+            # arrays, which worker processes share; of lists each would copy every number
+            arrays: Any = np.array(large), np.array(small)
+            self._large[name], self._small[name] = (Subset(domain, rows) for rows in arrays)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Makes one loader for all source domains, so that they share the worker processes."""
@@ -232,7 +234,7 @@ class DomainDataModule(LightningDataModule):
         """How probable each sample is: where all are alike, their number."""
         if not self._balance_classes:
             return len(part)
-        targets = torch.as_tensor(_targets(part.dataset))[torch.tensor(part.indices)]
+        targets = torch.as_tensor(_targets(part.dataset))[torch.as_tensor(part.indices)]
         return 1 / targets.bincount()[targets].double()
 
     def _pins(self) -> bool:
