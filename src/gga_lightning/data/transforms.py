@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torchvision  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for torch.ops.image
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
@@ -63,8 +63,10 @@ def decode(source: str | os.PathLike[str] | bytes) -> Tensor:
         return _decode_any(content) if image is None else image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         name = "The content" if isinstance(source, bytes) else f"The file {os.fspath(source)!r}"
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else str(error).rstrip(".")
         raise ValueError(
-            f"{name} ({len(content)} bytes) cannot be decoded as an image: {error} "
+            f"{name} ({len(content)} bytes) cannot be decoded as an image: {reason}. "
             "Delete it or fetch it anew."
         ) from error
 
