@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -101,12 +101,12 @@ class _Images:
         problems: list[str],
         *,
         name: str,
-        image_size: int,
-        faulty: Faulty,
-        as_uint8: bool,
-        augment: bool,
-        device_colours: bool,
-        cache: str | Path | None,
+        image_size: int = 224,
+        faulty: Faulty = "stop",
+        as_uint8: bool = False,
+        augment: bool = True,
+        device_colours: bool = False,
+        cache: str | Path | None = None,
     ) -> None:
         if faulty not in ("stop", "leave_out"):
             raise ValueError(f"`faulty` must be 'stop' or 'leave_out', got {faulty!r}.")
@@ -260,12 +260,7 @@ class ImageTable(_Images):
         *,
         root: str | Path | None = None,
         name: str | None = None,
-        image_size: int = 224,
-        faulty: Faulty = "stop",
-        as_uint8: bool = False,
-        augment: bool = True,
-        device_colours: bool = False,
-        cache: str | Path | None = None,
+        **settings: Any,
     ) -> None:
         """Reads the list.
 
@@ -273,12 +268,7 @@ class ImageTable(_Images):
             file: The CSV file, in UTF-8, with a header.
             root: What paths are relative to; the file's folder if None.
             name: What the data are called; the file's name if None.
-            image_size: See :class:`ImageFolders` for this and all below.
-            faulty: See there; here it is about missing files.
-            as_uint8: See there.
-            augment: See there.
-            device_colours: See there.
-            cache: See there.
+            **settings: Those of :class:`ImageFolders`; ``faulty`` is here about missing files, too.
 
         Raises:
             ValueError: If an argument is out of range, a column or all rows are missing, or with
@@ -305,17 +295,7 @@ class ImageTable(_Images):
                     problems.append(f"{row['path']}: no such file")
         if not listed:
             raise ValueError(f"`file` must list at least one existing image, got {str(file)!r}.")
-        super().__init__(
-            listed,
-            problems,
-            name=file.stem if name is None else name,
-            image_size=image_size,
-            faulty=faulty,
-            as_uint8=as_uint8,
-            augment=augment,
-            device_colours=device_colours,
-            cache=cache,
-        )
+        super().__init__(listed, problems, name=file.stem if name is None else name, **settings)
 
 
 class _Then:
