@@ -79,8 +79,8 @@ class DomainNet(BenchmarkFolders):
                 (f"{HOST}/quickdraw.zip",),
                 md5="bdc1b6f09f277da1a263389efe0c7a66",
             ),
-            Archive("real.zip", (f"{HOST}/real.zip",), md5="dcc47055e8935767784b7162e7c7cca6"),
-            Archive("sketch.zip", (f"{HOST}/sketch.zip",), md5="658d8009644040ff7ce30bb2e820850f"),
+            Archive("real.zip", (f"{HOST}/real.zip",)),
+            Archive("sketch.zip", (f"{HOST}/sketch.zip",)),
             Archive(
                 DUPLICATES,
                 (f"{SUITE}/{DUPLICATES}",),
