@@ -15,7 +15,7 @@ from PIL import Image
 
 from gga_lightning.data import cache as module
 from gga_lightning.data.cache import DecodedCache, estimate
-from gga_lightning.data.transforms import decode
+from gga_lightning.data.decoding import decode
 
 COUNT = 150  # more than one chunk, and one that is not full
 HEAD = 72 + 8 * COUNT

@@ -1,7 +1,6 @@
 """What DANN and CDANN share: a discriminator that tells domains apart, and its opponent."""
 
 import math
-from abc import ABC
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from gga_lightning.algorithms.manual import ManualGeneralizer
 __all__ = ["Adversarial"]
 
 
-class Adversarial(ManualGeneralizer, ABC):
+class Adversarial(ManualGeneralizer):
     """Learns features of which a discriminator cannot tell the domain.
 
     ``scheme="reversal"``, the paper's: at each step the discriminator goes down its loss and the

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.sharpness import SharpnessAware, inner
+from gga_lightning.algorithms.sharpness import SharpnessAware
 
 __all__ = ["GSAM"]
 
@@ -47,8 +48,13 @@ class GSAM(SharpnessAware):
 
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
         """Makes the direction of the step; see :class:`SharpnessAware`."""
-        along = inner(gradient, displaced) / (inner(displaced, displaced) + 1e-12)
+        along = _inner(gradient, displaced) / (_inner(displaced, displaced) + 1e-12)
         return [
             new - self.alpha * (old - along * new)
             for old, new in zip(gradient, displaced, strict=True)
         ]
+
+
+def _inner(left: list[Tensor], right: list[Tensor]) -> Tensor:
+    """The inner product of two gradients."""
+    return torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()

@@ -1,9 +1,8 @@
 """What the algorithms share that look for flat minima (the family of SAM)."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -13,7 +12,7 @@ from gga_lightning.algorithms.manual import ManualGeneralizer
 __all__ = ["SharpnessAware"]
 
 
-class SharpnessAware(ManualGeneralizer, ABC):
+class SharpnessAware(ManualGeneralizer):
     """Steps by gradients taken here and where the loss is about highest nearby.
 
     That is a displacement along the gradient. With several processes both gradients are means
@@ -78,16 +77,3 @@ class SharpnessAware(ManualGeneralizer, ABC):
             displaced = self.gradient(self.objective(batch))
         self.step(self.combine(gradient, displaced))
         return loss
-
-
-def inner(left: list[Tensor], right: list[Tensor]) -> Tensor:
-    """Computes the inner product of two gradients.
-
-    Args:
-        left: One.
-        right: The other.
-
-    Returns:
-        A scalar.
-    """
-    return torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gga_lightning.data.folders import ImageFolders, list_folders
+from gga_lightning.data.folders import ImageFolders
+from gga_lightning.data.listing import list_folders
 
 __all__ = [
     "Archive",
@@ -16,6 +17,7 @@ __all__ = [
     "DatasetError",
     "Survey",
     "find_folder",
+    "survey_folders",
 ]
 
 

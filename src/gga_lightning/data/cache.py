@@ -22,7 +22,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
-from gga_lightning.data.transforms import decode
+from gga_lightning.data.decoding import decode
 
 try:
     import fcntl
@@ -261,7 +261,7 @@ def _make(
     if needed > free:
         raise OSError(
             f"The cache {os.fspath(file)!r} of {len(paths)} images needs {size}, and its disk has "
-            f"{free:,} free. Put it elsewhere, or set `max_side`."
+            f"{free:,} free. Put it elsewhere, or store smaller images (`max_side`)."
         )
     part = f"{file}.{uuid.uuid4().hex}.part"  # not tempfile's, which others may not read
     try:

@@ -1,10 +1,8 @@
 """``gga-data``: lists, downloads and checks the benchmark data sets."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -15,11 +13,11 @@ from gga_lightning.data.archive import format_bytes
 from gga_lightning.data.benchmark import BenchmarkFolders, Survey, survey_folders
 from gga_lightning.data.domain_net import DomainNet
 from gga_lightning.data.download import download
+from gga_lightning.data.listing import unreadable
 from gga_lightning.data.mnist import ColoredMNIST, RotatedMNIST
 from gga_lightning.data.office_home import OfficeHome
 from gga_lightning.data.pacs import PACS
 from gga_lightning.data.terra_incognita import TerraIncognita
-from gga_lightning.data.transforms import decode
 from gga_lightning.data.vlcs import VLCS
 
 __all__ = ["main"]
@@ -144,19 +142,9 @@ def _report(title: str, survey: Survey, output: Console, expected: Mapping[str, 
 
 
 def _unreadable(paths: list[Path], output: Console) -> list[str]:
-    def problem(path: Path) -> str | None:
-        try:
-            decode(path)
-        except ValueError as error:  # names the file
-            return str(error)
-        except OSError as error:
-            return f"The file {str(path)!r} cannot be read: {error}"
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(problem, paths)
-        shown = track(found, "reading", len(paths), console=output, transient=True)
-        return [text for text in shown if text is not None]
+    found = unreadable([str(path) for path in paths])
+    shown = track(found, "reading", len(paths), console=output, transient=True)
+    return [text for text in shown if text is not None]
 
 
 def _counts(title: str, survey: Survey, expected: Mapping[str, int]) -> Table:

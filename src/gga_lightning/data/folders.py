@@ -10,19 +10,19 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from gga_lightning.data.cache import DecodedCache
+from gga_lightning.data.decoding import decode
+from gga_lightning.data.listing import list_folders, unreadable
 from gga_lightning.data.transforms import (
     ColourTransform,
     CropTransform,
     EvalTransform,
     TrainTransform,
-    decode,
     to_float,
 )
 
-__all__ = ["DomainImages", "ImageFolders", "ImageTable", "list_folders"]
+__all__ = ["DomainImages", "ImageFolders", "ImageTable"]
 
 Faulty = Literal["stop", "leave_out"]
 _SHOWN = 12  # problems named in one message
@@ -119,7 +119,7 @@ class _Images:
             )
         files = {domain: list(pairs) for domain, pairs in listed.items()}
         if faulty == "leave_out":
-            files = {domain: _readable(pairs, problems) for domain, pairs in files.items()}
+            files = _leave_out_unreadable(files, problems)
         _report(problems, faulty)
         self.name = name
         self.classes = sorted({label for pairs in files.values() for _, label in pairs})
@@ -219,34 +219,6 @@ class ImageFolders(_Images):
         )
 
 
-def list_folders(
-    root: Path, domains: Sequence[str] | None = None
-) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
-    """Lists the images in ``root/domain/class/image``, without opening them.
-
-    Args:
-        root: The folder of the domains' folders.
-        domains: The domains' folders; all that hold images, sorted, if None.
-
-    Returns:
-        Domain name to (path, class name) of each image, and what does not belong, a line each.
-
-    Raises:
-        ValueError: If the root or a chosen domain is not a folder.
-    """
-    if not root.is_dir():
-        raise ValueError(f"`root` must be a folder of domains, got {str(root)!r}.")
-    problems: list[str] = []
-    listed: dict[str, list[tuple[str, str]]] = {}
-    for domain in _domain_names(root, domains, problems):
-        pairs = _files(root / domain, problems)
-        if pairs or domains is not None:
-            listed[domain] = pairs
-        else:
-            problems.append(f"{domain}{os.sep}: no images in folders of classes")
-    return listed, problems
-
-
 class ImageTable(_Images):
     """Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
 
@@ -311,61 +283,14 @@ class _Then:
         return image if self.last is None else self.last(image)
 
 
-def _domain_names(root: Path, chosen: Sequence[str] | None, problems: list[str]) -> list[str]:
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    if chosen is None:
-        problems += [f"{name}{os.sep}: a hidden folder" for name in folders if _hidden(name)]
-        return [name for name in folders if not _hidden(name)]
-    missing = [name for name in chosen if name not in folders]
-    if missing:
-        raise ValueError(
-            f"`domains` must be folders of {str(root)!r}, which has {folders}, got {missing}."
-        )
-    return list(chosen)
-
-
-def _files(folder: Path, problems: list[str]) -> list[tuple[str, str]]:
-    """A domain's images and their classes' names."""
-    within = f"{folder.name}{os.sep}"
-    labels: list[str] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not _hidden(entry.name):
-            labels.append(entry.name)
-        elif entry.is_dir():
-            problems.append(f"{within}{entry.name}{os.sep}: a hidden folder")
-        elif not _hidden(entry.name):
-            problems.append(f"{within}{entry.name}: not in a folder of a class")
-    found: list[tuple[str, str]] = []
-    for label in labels:
-        count = len(found)
-        # in torchvision's order, which is the reference suite's
-        for place, _, names in sorted(os.walk(folder / label, followlinks=True)):
-            for name in sorted(name for name in names if not _hidden(name)):
-                path = os.path.join(
-                    place, name
-                )  # there may be a million of them, too many for Path
-                if name.lower().endswith(IMG_EXTENSIONS):
-                    found.append((path, label))
-                else:
-                    problems.append(f"{os.path.relpath(path, folder.parent)}: not an image")
-        if len(found) == count:
-            problems.append(f"{within}{label}{os.sep}: no images")
-    return found
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _readable(pairs: list[tuple[str, str]], problems: list[str]) -> list[tuple[str, str]]:
-    found = []
-    for path, label in pairs:
-        try:
-            decode(path)
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
-        else:
-            found.append((path, label))
+def _leave_out_unreadable(
+    files: Mapping[str, list[tuple[str, str]]], problems: list[str]
+) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for domain, pairs in files.items():
+        reasons = list(unreadable([path for path, _ in pairs]))
+        problems += filter(None, reasons)
+        found[domain] = [p for p, reason in zip(pairs, reasons, strict=True) if reason is None]
     return found
 
 

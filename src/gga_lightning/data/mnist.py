@@ -1,5 +1,6 @@
 """RotatedMNIST and ColoredMNIST, made from MNIST's files."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -56,7 +57,7 @@ _ROTATED = Benchmark(
 )
 
 
-class _MNIST:
+class _MNIST(ABC):
     """MNIST's 70,000 images, dealt out to domains that change them."""
 
     facts: Benchmark
@@ -87,10 +88,11 @@ class _MNIST:
             for start, domain in enumerate(domains)
         }
 
+    @abstractmethod
     def _change(
         self, domain: str, images: Tensor, digits: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """A domain's inputs and targets, from its share of the images."""
 
     @classmethod
     def survey(cls, root: str | Path) -> Survey:

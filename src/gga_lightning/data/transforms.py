@@ -1,21 +1,16 @@
-"""The field's image transforms on bytes: files to uint8 images, augmented, normalized at the end.
+"""The field's image transforms on bytes: uint8 images, augmented, normalized at the end.
 
 Images are uint8 tensors of shape ``(3, H, W)`` in [0, 255] from the decoder to the device, a
 quarter of the memory of floats, and are normalized a batch at a time by :func:`to_float`.
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from io import BytesIO
-from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torchvision  # noqa: F401  # pyright: ignore[reportUnusedImport]  # for torch.ops.image
-from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +21,6 @@ __all__ = [
     "CropTransform",
     "EvalTransform",
     "TrainTransform",
-    "decode",
     "to_float",
 ]
 
@@ -38,37 +32,6 @@ _RATIO = (3 / 4, 4 / 3)
 _FLIP = 0.5
 _JITTER = 0.3
 _GREY = 0.1
-
-
-def decode(source: str | os.PathLike[str] | bytes) -> Tensor:
-    """Decodes an image file, to what ``PIL.Image.open(source).convert("RGB")`` holds.
-
-    Any format that PIL reads. An orientation in the file's metadata is not applied. A JPEG that
-    breaks off is decoded as far as it goes, the rest grey, as in the reference suite, which sets
-    PIL's ``LOAD_TRUNCATED_IMAGES``.
-
-    Args:
-        source: Path of the file, or its content.
-
-    Returns:
-        The image, uint8 of shape ``(3, H, W)``, with the channels of a pixel side by side in
-        memory, as the decoders leave them and as resizing is fastest.
-
-    Raises:
-        ValueError: If the file is not an image that can be decoded; it is named.
-    """
-    content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    try:
-        image = _decode_jpeg(content)
-        return _decode_any(content) if image is None else image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        name = "The content" if isinstance(source, bytes) else f"The file {os.fspath(source)!r}"
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known format" if unknown else str(error).rstrip(".")
-        raise ValueError(
-            f"{name} ({len(content)} bytes) cannot be decoded as an image: {reason}. "
-            "Delete it or fetch it anew."
-        ) from error
 
 
 class TrainTransform:
@@ -105,12 +68,8 @@ class TrainTransform:
         return self._colour(self._crop(image))
 
 
-class CropTransform:
-    """The geometry of :class:`TrainTransform`, for the worker where colours are the device's.
-
-    RandomResizedCrop (area 0.7 to 1, aspect ratio 3/4 to 4/3, bilinear with antialiasing), then
-    RandomHorizontalFlip (probability 0.5).
-    """
+class _Resizing:
+    """A transform to images of one size."""
 
     def __init__(self, size: int = 224) -> None:
         """Sets the size.
@@ -121,7 +80,17 @@ class CropTransform:
         Raises:
             ValueError: If the size is less than 1.
         """
-        self._size = _checked(size)
+        if size < 1:
+            raise ValueError(f"`size` must be at least 1, got {size}.")
+        self._size = size
+
+
+class CropTransform(_Resizing):
+    """The geometry of :class:`TrainTransform`, for the worker where colours are the device's.
+
+    RandomResizedCrop (area 0.7 to 1, aspect ratio 3/4 to 4/3, bilinear with antialiasing), then
+    RandomHorizontalFlip (probability 0.5).
+    """
 
     def __call__(self, image: Tensor) -> Tensor:
         """Crops, resizes and perhaps flips an image.
@@ -165,19 +134,8 @@ class ColourTransform:
         return _colour_batch(images, draws)
 
 
-class EvalTransform:
+class EvalTransform(_Resizing):
     """Resizes both sides, bilinear with antialiasing: no crop, the aspect ratio not kept."""
-
-    def __init__(self, size: int = 224) -> None:
-        """Sets the size.
-
-        Args:
-            size: Height and width of the result, in pixels.
-
-        Raises:
-            ValueError: If the size is less than 1.
-        """
-        self._size = _checked(size)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Resizes an image.
@@ -214,53 +172,6 @@ def to_float(
         return torch.from_numpy(floats)
     scale, offset = scale.to(images.device), offset.to(images.device)
     return images.to(torch.float32).mul_(scale).add_(offset)
-
-
-def _checked(size: int) -> int:
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1, got {size}.")
-    return size
-
-
-# Decoding
-
-
-def _decode_jpeg(content: bytes) -> Tensor | None:
-    """By torchvision, twice as fast as PIL and equal; None for what is better left to PIL."""
-    # the operator itself, since torchvision.io warns of its end from 0.29 on; if it goes, PIL stays
-    operator: Callable[..., Tensor] | None = getattr(torch.ops.image, "decode_jpeg", None)
-    if operator is None or not content.startswith(b"\xff\xd8"):
-        return None
-    # frombuffer warns of memory that cannot be written to, such as that of bytes
-    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    try:
-        image = operator(data, 0, False)  # 0: the file's own channels
-    except RuntimeError:  # broken off, or beyond the decoder
-        return None
-    if len(image) == 1:
-        return image.expand(3, -1, -1).contiguous()
-    return image if len(image) == 3 else None  # four are CMYK
-
-
-_truncated = Lock()
-
-
-def _decode_any(content: bytes) -> Tensor:
-    try:
-        pixels = _decode_pil(content)
-    except OSError:
-        with _truncated:  # the switch is PIL's own and global, so it is on for as short as can be
-            before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
-            try:
-                pixels = _decode_pil(content)
-            finally:
-                ImageFile.LOAD_TRUNCATED_IMAGES = before
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _decode_pil(content: bytes) -> Any:
-    with Image.open(BytesIO(content)) as image:
-        return np.array(image.convert("RGB"))
 
 
 # Geometry
