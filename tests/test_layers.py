@@ -36,6 +36,9 @@ ROOMS = {
     "algorithms": {"backbones", "domains"},
     "data": {"domains"},
     "selection": set(),
+    "jobs": set(),
+    "sweeps": {"data", "jobs"},
+    "report": {"plots"},
     "train": ALL,
     "__init__": {"callbacks", "proposals", "search"},
 }

@@ -6,6 +6,7 @@ from gga_lightning.callbacks import (
     GradientConflictMonitor,
     GradientGuidedAnnealing,
     GradientGuidedNoise,
+    RandomState,
 )
 from gga_lightning.proposals import Ball, Climb, Guided, Walk
 from gga_lightning.search import Greedy, Metropolis
@@ -21,5 +22,6 @@ __all__ = [
     "Greedy",
     "Guided",
     "Metropolis",
+    "RandomState",
     "Walk",
 ]

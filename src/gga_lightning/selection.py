@@ -1,5 +1,7 @@
 """Which of a training's evaluations counts: the field's model selection rules."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,12 +17,14 @@ class Evaluation(NamedTuple):
         val_acc: Mean over the source domains' validation parts.
         oracle_acc: Mean over the test domains' smaller parts.
         test_acc: Mean over the test domains' larger parts, which is what is reported.
+        accuracies: Each part's, by ``<part>/<domain>``.
     """
 
     step: int
     val_acc: float
     oracle_acc: float
     test_acc: float
+    accuracies: Mapping[str, float] = MappingProxyType({})
 
 
 class EvaluationHistory(Callback):
@@ -37,10 +41,10 @@ class EvaluationHistory(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when a validation pass ends: takes note of its accuracies."""
         if not trainer.sanity_checking:
-            values = [
-                float(trainer.callback_metrics[f"{part}/acc"]) for part in ("val", "oracle", "test")
-            ]
-            self.evaluations.append(Evaluation(trainer.global_step, *values))
+            found = {n: float(v) for n, v in trainer.callback_metrics.items() if n.endswith("/acc")}
+            val, oracle, test = (found[f"{part}/acc"] for part in ("val", "oracle", "test"))
+            each = {n.removesuffix("/acc"): v for n, v in found.items() if n.count("/") > 1}
+            self.evaluations.append(Evaluation(trainer.global_step, val, oracle, test, each))
 
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""

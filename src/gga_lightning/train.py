@@ -1,14 +1,11 @@
 """``gga-train``: trains an algorithm with one domain held out, from a Hydra configuration."""
 
 import difflib
-import hashlib
 import importlib.metadata
-import json
 import logging
 import math
 import os
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,26 +19,33 @@ from hydra.errors import (
     InstantiationException,
     MissingConfigException,
 )
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
 from gga_lightning.algorithms import DomainGeneralizer
-from gga_lightning.callbacks import SWAD, GradientConflictMonitor, GradientGuidedAnnealing
+from gga_lightning.callbacks import (
+    SWAD,
+    GradientConflictMonitor,
+    GradientGuidedAnnealing,
+    RandomState,
+)
 from gga_lightning.data import DomainDataModule
+from gga_lightning.jobs import FolderInUse, Job, JobProgress, config_hash, settings
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
+from gga_lightning.sweeps import register
 
 __all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
-# What makes a run the run it is; where it logs and what it shows does not.
-_IDENTITY = ("data", "backbone", "algorithm", "annealing", "trainer", "seed")
+register()
 
 
 def config_directory() -> str:
@@ -55,13 +59,16 @@ def config_directory() -> str:
     return str(shipped if shipped.is_dir() else here.parents[2] / "conf")
 
 
-def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
-    """Runs one training and leaves its results in a folder.
+def train(
+    config: DictConfig, folder: Path, names: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Runs one training, or goes on with it, and leaves its results in a folder.
 
     Args:
         config: The composed configuration.
-        folder: The run folder, which exists.
+        folder: The run folder, which exists. The training goes on from a checkpoint in it.
         names: The chosen option of each configuration group, for the result.
+        overrides: What was typed or swept, for the result.
 
     Returns:
         What ``result.json`` holds.
@@ -69,43 +76,43 @@ def train(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[st
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = make_data(config)
     module = make_algorithm(config, data)
-    history = EvaluationHistory()
-    callbacks: list[pl.Callback] = [*_instances(config.callbacks), history]
+    job, history = Job(folder), EvaluationHistory()
+    progress = JobProgress(job)
+    callbacks: list[pl.Callback] = [*_instances(config.callbacks), history, progress, RandomState()]
     if "_target_" in config.annealing:
         callbacks.append(instantiate(config.annealing))
+    rank_zero_only(job.begin)()
     trainer: pl.Trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
         logger=_instances(config.logger),
         default_root_dir=str(folder),
     )
-    began = time.monotonic()
-    trainer.fit(module, datamodule=data)
-    searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
+    trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint)
     selections = select(history.evaluations)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
+    searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
     result = {
-        "data": data.name,
-        "test_domain": ",".join(data.test_domains),
-        "source_domains": data.source_domains,
-        "algorithm": names.get("algorithm", ""),
-        "annealing": names.get("annealing", ""),
-        "backbone": names.get("backbone", ""),
-        "seed": config.seed,
+        **_description(config, data, names),
         "steps": trainer.global_step,
         "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
+        "evaluations": [
+            {"step": evaluation.step, "accuracies": evaluation.accuracies}
+            for evaluation in history.evaluations
+        ],
         "search": _search_summary(searches[0]) if searches else None,
-        "seconds": time.monotonic() - began,
+        "seconds": progress.seconds,
+        "starts": job.starts,
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("gga-lightning", "torch", "lightning")
         },
-        "config_hash": _identity(config),
+        "overrides": list(overrides),
     }
     if trainer.is_global_zero:
         _draw_cosines(callbacks, folder)
-        _write(result, folder / "result.json")
+        job.finish(result)
     return result
 
 
@@ -180,16 +187,34 @@ def _evaluate_averaged(
     return history.evaluations.pop()
 
 
+def _description(
+    config: DictConfig, data: DomainDataModule, names: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What identifies a job and tells it from others."""
+    split_seed = config.data.get("split_seed")
+    found, drawn = settings(config)
+    return {
+        "data": data.name,
+        "test_domain": ",".join(data.test_domains),
+        "test_domains": data.test_domains,
+        "source_domains": data.source_domains,
+        **{group: names.get(group, "") for group in ("algorithm", "annealing", "backbone")},
+        "seed": config.seed,
+        "split_seed": config.seed if split_seed is None else split_seed,
+        "hparams_seed": config.hparams_seed,
+        "hyperparameters": drawn,
+        "config_hash": config_hash(config),
+        "settings": found,
+    }
+
+
 def _instances(group: DictConfig) -> list[Any]:
     return [instantiate(entry) for entry in group.values()]
 
 
 def _selection(evaluation: Evaluation) -> dict[str, float]:
-    return {
-        "step": evaluation.step,
-        "val_acc": evaluation.val_acc,
-        "test_acc": evaluation.test_acc,
-    }
+    names = ("step", "val_acc", "oracle_acc", "test_acc")
+    return {name: getattr(evaluation, name) for name in names}
 
 
 def _search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
@@ -202,17 +227,8 @@ def _search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
         "mean_gain": math.fsum(r.gain for r in records) / len(records) if records else None,
         "mean_transfer": math.fsum(transfers) / len(transfers) if transfers else None,
         "seconds": math.fsum(record.seconds for record in records),
+        "window": [search.start_step, search.end_step],
     }
-
-
-def _identity(config: DictConfig) -> str:
-    parts = {
-        name: OmegaConf.to_container(config[name], resolve=True)
-        if OmegaConf.is_config(config[name])
-        else config[name]
-        for name in _IDENTITY
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
@@ -230,13 +246,6 @@ def _draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
         domains,
         window=window,
     ).savefig(folder / "cosines.png", dpi=150)
-
-
-def _write(result: dict[str, Any], path: Path) -> None:
-    """Writes the whole file or none of it."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(unfinished, path)
 
 
 @rank_zero_only
@@ -276,14 +285,68 @@ def _quieten() -> None:
     logging.getLogger(RANK_ZERO_LOGGER).addFilter(lambda record: "Tip:" not in record.getMessage())
 
 
+@rank_zero_only
+def _say(result: dict[str, Any], folder: Path) -> None:
+    """Prints a sweep's job in a line."""
+    chosen = result["selections"]["training_domain_validation"]
+    annealing = "" if result["annealing"] == "none" else f" with {result['annealing']}"
+    print(
+        f"{result['data']}, {result['test_domain']!r} held out, {result['algorithm']}{annealing}, "
+        f"seed {result['seed']}: {chosen['test_acc']:.1%} on it, {chosen['val_acc']:.1%} on the "
+        f"sources, {result['seconds']:.0f} s ({folder.name})",
+        flush=True,
+    )
+
+
 @hydra.main(version_base="1.3", config_path=config_directory(), config_name="train")
 def _job(config: DictConfig) -> float:
     _quieten()
-    runtime = HydraConfig.get().runtime
-    folder = Path(runtime.output_dir)
-    result = train(config, folder, cast(Mapping[str, str], runtime.choices))
-    _show(result, folder)
+    hydra_config = cast(DictConfig, HydraConfig.get())
+    folder = Path(hydra_config.runtime.output_dir)
+    one_of_many = hydra_config.mode == RunMode.MULTIRUN
+    if config.data.test_domain in ("all", "pairs") and not one_of_many:
+        raise ValueError(
+            f"`data.test_domain={config.data.test_domain}` stands for one job a domain or pair of "
+            "domains: add -m."
+        )
+    result = Job(folder).result()
+    finished_before = result is not None and result["config_hash"] == config_hash(config)
+    if not finished_before:
+        if one_of_many:
+            _let_processes_join(hydra_config)
+        result = _run(config, folder, hydra_config)
+    assert result is not None
+    if one_of_many and finished_before:
+        print(f"already finished: {folder.name}", flush=True)
+    else:
+        (_say if one_of_many else _show)(result, folder)
     return result["selections"]["training_domain_validation"]["val_acc"]
+
+
+def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
+    """Trains in a folder that is this job's alone, and keeps what went wrong."""
+    choices = cast(Mapping[str, Any], hydra_config.runtime.choices)
+    overrides = list(hydra_config.overrides.task)
+    if getattr(rank_zero_only, "rank", 0) != 0:  # the first process holds the folder for all
+        return train(config, folder, choices, overrides)
+    job = Job(folder)
+    try:
+        with job.claim(config_hash(config), overrides):
+            job.save_config(config, hydra_config)
+            return train(config, folder, choices, overrides)
+    except Exception as error:
+        if hydra_config.mode == RunMode.MULTIRUN:
+            where = "" if isinstance(error, FolderInUse) else f" ({folder / 'failure.json'})"
+            print(f"gga-train: a job failed: {_explain(error)}{where}", file=sys.stderr)
+        raise
+
+
+def _let_processes_join(hydra_config: DictConfig) -> None:
+    """Makes Lightning start a job's further processes for this job, not for the whole sweep."""
+    flags = [argument for argument in sys.argv[1:] if argument.startswith("--config-")]
+    sys.argv[1:] = [*flags, *hydra_config.overrides.task, "hydra.mode=RUN"]
+    with read_write(hydra_config), open_dict(hydra_config):
+        hydra_config.run.dir = hydra_config.runtime.output_dir
 
 
 def main() -> None:

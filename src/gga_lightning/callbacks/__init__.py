@@ -3,6 +3,7 @@
 from gga_lightning.callbacks.annealing import GradientGuidedAnnealing, SearchRecord
 from gga_lightning.callbacks.conflict import ConflictRecord, GradientConflictMonitor
 from gga_lightning.callbacks.noise import GradientGuidedNoise
+from gga_lightning.callbacks.random_state import RandomState
 from gga_lightning.callbacks.swad import SWAD
 from gga_lightning.callbacks.voting import GradientAgreementVoting, VoteRecord
 
@@ -13,6 +14,7 @@ __all__ = [
     "GradientConflictMonitor",
     "GradientGuidedAnnealing",
     "GradientGuidedNoise",
+    "RandomState",
     "SearchRecord",
     "VoteRecord",
 ]

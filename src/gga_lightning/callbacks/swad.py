@@ -123,7 +123,8 @@ class SWAD(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins, with a checkpoint loaded."""
-        self._last_step = trainer.global_step
+        if self._ended and self.stop:
+            trainer.should_stop = True
         if self._segments:
             growing = zip(self._segments[-1].mean, _weights(pl_module), strict=True)
             self._segments[-1].mean = [mean.to(weight) for mean, weight in growing]
@@ -234,6 +235,7 @@ class SWAD(Callback):
             "end_step": self.end_step,
             "bound": self._bound,
             "ended": self._ended,
+            "last_step": self._last_step,
             "segments": [segment.state() for segment in self._segments],
             "average": None if self._average is None else self._average.state(),
         }
@@ -242,6 +244,7 @@ class SWAD(Callback):
         """Called when a checkpoint is loaded."""
         self.start_step, self.end_step = state_dict["start_step"], state_dict["end_step"]
         self._bound, self._ended = state_dict["bound"], state_dict["ended"]
+        self._last_step = state_dict["last_step"]
         self._segments = [_Segment(*state) for state in state_dict["segments"]]
         average = state_dict["average"]
         self._average = None if average is None else _Segment(*average)

@@ -1,11 +1,12 @@
 """Splits a data set's domains into parts and loads them, one loader a source domain."""
 
 from collections.abc import Mapping, Sequence, Sized
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
@@ -165,13 +166,15 @@ class DomainDataModule(LightningDataModule):
         parts = {name: self._large[name] for name in self.source_domains}
         largest = max(len(part) for part in parts.values())
         rank, ranks = self._ranks()
+        steps = self.steps_per_epoch or max(1, largest // self.batch_size)
         sampler = TrainSampler(
             {name: self._weights(part) for name, part in parts.items()},
-            self.steps_per_epoch or max(1, largest // self.batch_size),
+            steps,
             self.batch_size,
             seed=self._seed,
             rank=rank,
             ranks=ranks,
+            count_epochs=None if self.trainer is None else partial(_epochs, self.trainer, steps),
         )
         transform = getattr(self._dataset, "train_transform", None)
         shuffle = (self._seed, rank) if self._shuffle_domains else None
@@ -266,6 +269,13 @@ def split_indices(
     np.random.RandomState(seed_hash(split_seed, domain_index)).shuffle(keys)
     cut = int(size * fraction)
     return keys[cut:], keys[:cut]
+
+
+def _epochs(trainer: Trainer, steps: int) -> int:
+    """How many epochs of a training are behind, by its batches."""
+    limit = trainer.limit_train_batches
+    steps = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
+    return (trainer.fit_loop.total_batch_idx + 1) // max(1, steps)
 
 
 def _targets(dataset: Dataset[Any]) -> Any:

@@ -1,0 +1,88 @@
+"""Random state in checkpoints, so that a resumed run draws what the straight one draws."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+__all__ = ["RandomState"]
+
+
+class RandomState(Callback):
+    """Saves the state of the random generators in checkpoints, which Lightning does not.
+
+    With it a run that is resumed from a checkpoint goes on with the dropout masks, mixing weights
+    and so on of the straight run: those drawn in the training process from torch (on the CPU and
+    on the process's GPU), NumPy and Python. What worker processes draw, such as augmentations, is
+    not covered. Each process's own state is saved; on another number of processes than before
+    the states are left alone.
+
+    A data loader draws a seed when an epoch begins, which a resumed run does at another time.
+    So every epoch's first batch begins with the state at the end of the epoch before.
+
+    Example::
+
+        trainer = Trainer(callbacks=[GradientGuidedAnnealing(), RandomState()])
+        trainer.fit(module, data, ckpt_path="last.ckpt")
+    """
+
+    def __init__(self) -> None:
+        """Has nothing to set yet."""
+        self._next: dict[str, Any] | None = None  # what the next batch begins with
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called when fit begins: forgets an earlier training."""
+        self._next = None
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called when a checkpoint is saved, on every process."""
+        own = self._next or _state(pl_module.device)
+        states: list[Any] = [own]
+        if trainer.world_size > 1:
+            states = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, own)
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called when a checkpoint is loaded."""
+        states = checkpoint.get("random_states", [])
+        self._next = states[trainer.global_rank] if len(states) == trainer.world_size else None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch begins."""
+        if self._next is not None:
+            _set_state(self._next, pl_module.device)
+            self._next = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when an epoch ends, before checkpoints are saved."""
+        if self._next is None:  # else no batch came: an empty epoch, as after resuming
+            self._next = _state(pl_module.device)
+
+
+def _state(device: torch.device) -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def _set_state(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["device"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["device"].cpu(), device)
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))

@@ -1,0 +1,336 @@
+"""Run folders: which job one belongs to, whether it is finished, and how it goes on."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["FolderInUse", "Job", "JobProgress", "config_hash", "folder_name", "settings"]
+
+# What makes a job the job it is; where it logs and what it shows does not.
+_GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
+_WATCHING = ("checkpoint", "oracle", "conflict", "progress")  # callbacks that only look
+_SEEDS = ("seed", "split_seed", "test_domain")
+_LOGGED_STEPS = "_batches_that_stepped"  # Lightning's step of what is logged
+_DRAWN = {"domainbed": "${draw:", "swad": "${grid:"}
+
+
+class FolderInUse(ValueError):
+    """Another process works in the run folder."""
+
+
+class Job:
+    """A training and its folder, which is finished or can be gone on with.
+
+    It is finished when ``result.json`` is there. Until then ``job.json`` says whose the folder
+    is and at which optimizer steps the job was started; ``failure.json`` is there if its last
+    start ended with an error. A start goes on from ``checkpoints/last.ckpt``.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Names the folder; nothing is touched.
+
+        Args:
+            folder: The run folder.
+        """
+        self.folder = folder
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, if there is one."""
+        path = self.folder / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+
+    @property
+    def starts(self) -> list[int]:
+        """The optimizer steps at which the job was started."""
+        return self._read("job.json").get("starts", [])
+
+    def result(self) -> dict[str, Any] | None:
+        """Reads what ``result.json`` holds; None if the job is not finished."""
+        return self._read("result.json") or None
+
+    @contextlib.contextmanager
+    def claim(self, config_hash: str, overrides: Sequence[str]) -> Generator[None]:
+        """Holds the folder for this process, and notes an error that ends the job.
+
+        Args:
+            config_hash: The job's identity, see :func:`config_hash`.
+            overrides: What was typed or swept for the job, for reports.
+
+        Yields:
+            Nothing; the folder is this job's, and no other process's.
+
+        Raises:
+            FolderInUse: If another process holds it.
+            ValueError: If it is another job's.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")  # the kernel's: it ends with the process
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise FolderInUse(
+                f"another process works in {self.folder}: wait for its end, or choose another "
+                "folder by `hydra.run.dir`."
+            ) from None
+        with lock:
+            noted = self._read("job.json") or self._read("result.json")
+            owner = noted.get("config_hash", config_hash)
+            if owner != config_hash:
+                raise ValueError(
+                    f"{self.folder} holds another job (`config_hash` {owner}, here {config_hash}): "
+                    "choose another folder by `hydra.run.dir`, or the same configuration."
+                )
+            if "starts" not in noted:
+                fresh = {"config_hash": config_hash, "overrides": list(overrides), "starts": []}
+                self._write("job.json", fresh)
+            (self.folder / "failure.json").unlink(missing_ok=True)
+            try:
+                yield
+            except Exception as error:
+                self._note_failure(error)
+                raise
+
+    def begin(self) -> None:
+        """Puts the metrics of an earlier start aside, which a new CSV logger would delete."""
+        current, earlier = self.folder / "metrics.csv", self.folder / "metrics-earlier.csv"
+        if current.exists() and not earlier.exists():
+            current.replace(earlier)
+
+    def go_on(self, step: int, trainer: Trainer) -> None:
+        """Brings the folder to where it was at a step, and notes the start.
+
+        Rows of ``metrics.csv`` from before that step are written again, digit for digit;
+        checkpoints of later steps are deleted, since these steps will be trained again.
+
+        Args:
+            step: The optimizer step from which the training goes on.
+            trainer: The trainer, for its loggers.
+        """
+        earlier = self.folder / "metrics-earlier.csv"
+        rows = [row for row in _rows(earlier) if int(row["step"]) < step]
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                for row in rows:
+                    values: dict[str, Any] = {n: v for n, v in row.items() if v and n != "step"}
+                    logger.log_metrics(values, int(row["step"]))
+                logger.save()
+        earlier.unlink(missing_ok=True)
+        for path in (self.folder / "checkpoints").glob("*-*.ckpt"):
+            number = path.stem.rpartition("-")[2]
+            if number.isdigit() and int(number) > step:
+                path.unlink()
+        noted = self._read("job.json")
+        self._write("job.json", {**noted, "starts": [*noted.get("starts", []), step]})
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes ``result.json``.
+
+        Args:
+            result: What it will hold.
+        """
+        self._write("result.json", result)
+
+    def save_config(self, config: DictConfig, hydra: DictConfig) -> None:
+        """Writes what Hydra would, once it is sure whose the folder is.
+
+        Args:
+            config: The job's configuration.
+            hydra: Hydra's own.
+        """
+        folder = self.folder / ".hydra"
+        folder.mkdir(exist_ok=True)
+        OmegaConf.save(config, folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
+        OmegaConf.save(hydra.overrides.task, folder / "overrides.yaml")
+
+    def _note_failure(self, error: Exception) -> None:
+        self._write(
+            "failure.json",
+            {
+                "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
+                "traceback": "".join(traceback.format_exception(error)),
+            },
+        )
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes the whole file or nothing."""
+        unfinished = (self.folder / name).with_suffix(".tmp")
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(unfinished, self.folder / name)
+
+
+class JobProgress(Callback):
+    """Keeps a run folder right while its job trains.
+
+    Until a checkpoint is written, everything is logged. And where a training goes on, it counts
+    as the straight one does: Lightning 2.6 runs an empty epoch when a training of ``max_steps``
+    is resumed from an epoch's end, and counts it among epochs and logged steps.
+
+    Attributes:
+        job: The job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        """Starts the clock.
+
+        Args:
+            job: The job.
+        """
+        self.job = job
+        self._step = 0
+        self._saved: dict[str, Any] = {}
+        self._earlier = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the job has taken, from its checkpoint's start on."""
+        return self._earlier + time.monotonic() - self._began
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when the fit begins, with a checkpoint loaded."""
+        if trainer.is_global_zero:
+            self.job.go_on(self._step, trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called when a checkpoint is saved."""
+        for logger in trainer.loggers:
+            logger.save()
+        fit_loop = trainer.fit_loop
+        epochs: Any = fit_loop.epoch_progress.current
+        checkpoint["job"] = {
+            "seconds": self.seconds,
+            "epochs": epochs.processed if epochs.processed == epochs.started else None,
+            "logged_steps": getattr(fit_loop.epoch_loop, _LOGGED_STEPS),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called when a checkpoint is loaded, before Lightning's own counters are."""
+        self._step = checkpoint["global_step"]
+        self._saved = checkpoint.get("job", {})
+        self._earlier = self._saved.get("seconds", 0.0)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when an epoch begins: the first one after loading counts on from there."""
+        epochs = self._saved.get("epochs")
+        if epochs is not None:
+            progress = trainer.fit_loop.epoch_progress
+            counters: tuple[Any, Any] = (progress.current, progress.total)
+            for counted in counters:
+                counted.ready = epochs + 1
+                counted.started = counted.processed = counted.completed = epochs
+            setattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS, self._saved["logged_steps"])
+        self._saved = {}
+
+
+def config_hash(config: DictConfig) -> str:
+    """Computes a job's identity.
+
+    Args:
+        config: The composed configuration.
+
+    Returns:
+        16 hexadecimal digits, equal for configurations that differ in nothing but where they log
+        and what they show.
+    """
+    parts = {name: _content(config, name) for name in _GROUPS}
+    parts |= {"seed": config.seed, "drawn": sorted(_drawn(config))}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Flattens a job's settings, for reports to compare.
+
+    Args:
+        config: The composed configuration.
+
+    Returns:
+        From dotted name to value: all settings of the groups but seeds, the held-out domain and
+        callbacks that only look; and apart from these what a search space drew.
+    """
+    found = {
+        name: value
+        for group in _GROUPS
+        for name, value in _flat(_content(config, group), group)
+        if name.rpartition(".")[2] not in _SEEDS
+    }
+    drawn = {name: found.pop(name) for name in _drawn(config) if name in found}
+    return found, drawn
+
+
+def folder_name(config: DictConfig, choices: Mapping[str, Any]) -> str:
+    """Names a job's folder in a multirun: the same job, the same name.
+
+    Args:
+        config: The composed configuration.
+        choices: The chosen option of each configuration group.
+
+    Returns:
+        Data, held-out domain, algorithm, annealing and seed, for people, then the job's identity.
+    """
+    held_out = config.data.test_domain
+    held_out = "+".join(map(str, held_out)) if OmegaConf.is_list(held_out) else held_out
+    chosen = [choices.get(group) for group in ("algorithm", "annealing")]
+    parts = [choices.get("data"), held_out, *chosen, f"seed{config.seed}", config_hash(config)]
+    return "-".join(
+        "".join(c if c.isalnum() or c in "+-._" else "_" for c in str(p)) for p in parts
+    )
+
+
+def _content(config: DictConfig, group: str) -> dict[str, Any]:
+    # callbacks unresolved, since they may name the run folder
+    content = OmegaConf.to_container(config[group], resolve=group != "callbacks")
+    assert isinstance(content, dict)
+    skipped = _WATCHING if group == "callbacks" else ()
+    return {str(name): value for name, value in content.items() if name not in skipped}
+
+
+def _drawn(config: DictConfig) -> list[str]:
+    """The names of the settings that a search space draws."""
+    if config.search_space is None:
+        return []
+    raw = {g: OmegaConf.to_container(config[g], resolve=False) for g in _GROUPS}
+    return [
+        n
+        for n, value in _flat(raw)
+        if isinstance(value, str) and value.startswith(_DRAWN[config.search_space])
+    ]
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        dotted = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, dotted)
+        else:
+            yield dotted, value
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    if path.exists():
+        with path.open(newline="") as file:
+            yield from csv.DictReader(file)

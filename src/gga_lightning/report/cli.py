@@ -1,0 +1,248 @@
+"""``gga-report``: finished runs to tables and plots."""
+
+import argparse
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from gga_lightning.report.figures import save_figures
+from gga_lightning.report.formats import to_csv, to_latex, to_markdown, to_text
+from gga_lightning.report.methods import (
+    Method,
+    find_baseline,
+    group_methods,
+    mark_kinds,
+    order_domains,
+)
+from gga_lightning.report.notes import INTERVAL_NOTE, finding_notes, gap_note, version_notes
+from gga_lightning.report.paper import DATASETS
+from gga_lightning.report.results import Run
+from gga_lightning.report.rules import RULES
+from gga_lightning.report.runs import Finding, Reading, read_runs
+from gga_lightning.report.statistics import Comparison, evaluate
+from gga_lightning.report.tables import (
+    Note,
+    Table,
+    accuracy_table,
+    difference_table,
+    overview,
+    paper_table,
+)
+from gga_lightning.report.tidy import tidy
+
+__all__ = ["main"]
+
+_BASELINE = "erm/none"
+_RULE = "training_domain_validation"
+_FORMATS = ("table", "markdown", "latex", "csv")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``gga-report``.
+
+    Args:
+        arguments: Those of the command line; the process's own if None.
+
+    Returns:
+        The exit status, 0 if tables were printed.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        _report(options)
+    except BrokenPipeError:
+        # nobody reads on, which is no error; Python's own words at the end go nowhere either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        print(f"gga-report: {kind}{error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("gga-report: stopped", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gga-report", description=__doc__)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUNS", help="folders with runs in or below them"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="ROW",
+        help=f"what to compare with: algorithm/annealing or a row's whole label ({_BASELINE})",
+    )
+    parser.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="(%(default)s)")
+    parser.add_argument(
+        "--selection",
+        nargs="+",
+        default=[_RULE],
+        metavar="NAME",
+        help=f"model selection: {', '.join(RULES)}, or all ({_RULE})",
+    )
+    parser.add_argument("--data", nargs="+", metavar="NAME", help="only these data sets")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw, into this folder")
+    parser.add_argument("--paper", action="store_true", help="the paper's printed numbers beside")
+    return parser
+
+
+def _report(options: argparse.Namespace) -> None:
+    rules = _rules(options.selection)
+    reading = read_runs(options.runs)
+    studies = [
+        _study(data, runs, options.baseline or _BASELINE)
+        for data, runs in _by_data(reading, options.data).items()
+    ]
+    if options.baseline is not None:
+        _check_baseline(options.baseline, studies)
+    comparisons = [
+        comparison
+        for rule in rules
+        for study in studies
+        for comparison in [evaluate(study.data, rule, study.methods, study.domains)]
+        if options.selection != ["all"] or any(row.cells for row in comparison.rows)
+    ]
+    parts = _parts(comparisons, paper=options.paper)
+    parts += [note for study in studies for note in version_notes(study.data, study.runs)]
+    repeated = [finding for study in studies for finding in study.repeated]
+    parts += finding_notes([*reading.findings, *repeated])
+    _write(parts, comparisons, options)
+    if options.plots is not None:
+        save_figures(comparisons, options.plots)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """The runs of one data set, sorted into rows."""
+
+    data: str
+    runs: Sequence[Run]
+    domains: Sequence[str]
+    methods: Sequence[Method]
+    repeated: Sequence[Finding]
+
+
+def _rules(names: Sequence[str]) -> list[str]:
+    if names == ["all"]:
+        return list(RULES)
+    unknown = [name for name in names if name not in RULES]
+    if unknown:
+        raise ValueError(
+            f"`--selection` must be `all` or of {', '.join(RULES)}, got {unknown[0]!r}."
+        )
+    return list(dict.fromkeys(names))
+
+
+def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[Run]]:
+    """The runs of each data set that has any with one domain held out."""
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in reading.runs:
+        found[run.data].append(run)
+    usable = {
+        data: runs
+        for data, runs in sorted(found.items())
+        if any(len(run.test_domains) == 1 for run in runs)
+    }
+    if not usable:
+        raise ValueError(_nothing(reading))
+    unknown = [name for name in wanted or () if name not in usable]
+    if unknown:
+        raise ValueError(f"`--data` must be of {', '.join(usable)}, got {unknown[0]!r}.")
+    return {data: runs for data, runs in usable.items() if not wanted or data in wanted}
+
+
+def _nothing(reading: Reading) -> str:
+    """Why there is no table."""
+    kinds = Counter(finding.kind for finding in reading.findings)
+    if reading.runs:
+        kinds["with more than one domain held out"] = len(reading.runs)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    text = f"RUNS must hold finished runs with one domain held out, found {counts or 'no run'}"
+    reasons = [f"{finding.folder}: {finding.reason}" for finding in reading.findings]
+    return f"{text}; the first: {reasons[0]}" if reasons else f"{text}."
+
+
+def _study(data: str, runs: Sequence[Run], baseline: str) -> _Study:
+    methods, repeated = group_methods(runs)
+    held_out = {run.test_domains[0] for run in runs if len(run.test_domains) == 1}
+    return _Study(
+        data,
+        runs,
+        [domain for domain in order_domains(runs) if domain in held_out],
+        mark_kinds(methods, find_baseline(methods, baseline)),
+        repeated,
+    )
+
+
+def _check_baseline(baseline: str, studies: Iterable[_Study]) -> None:
+    methods = [method for study in studies for method in study.methods]
+    if not any(method.kind == "baseline" for method in methods):
+        labels = dict.fromkeys(method.label for method in methods)
+        raise ValueError(f"`--baseline` must name one row of {_listed(labels)}, got {baseline!r}.")
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(repr(label) for label in labels)
+
+
+def _parts(comparisons: Sequence[Comparison], *, paper: bool) -> list[Table | Note]:
+    """Tables and notes, rule by rule and data set by data set."""
+    parts: list[Table | Note] = []
+    told: set[str] = set()
+    for comparison in comparisons:
+        parts.append(accuracy_table(comparison))
+        parts += gap_note(comparison, told)
+        table = difference_table(comparison)
+        parts.append(_no_differences(comparison) if table is None else table)
+        if paper:
+            parts += paper_table(comparison) or ()
+    for _, grouped in groupby(comparisons, key=lambda comparison: comparison.rule):
+        same_rule = list(grouped)
+        if len(same_rule) > 1:
+            parts += overview(same_rule)
+    if any(row.difference for comparison in comparisons for row in comparison.rows):
+        parts.append(Note(INTERVAL_NOTE))
+    if paper and not any(comparison.data in DATASETS for comparison in comparisons):
+        parts.append(Note(f"The paper has none of these data sets, but {', '.join(DATASETS)}."))
+    return parts
+
+
+def _no_differences(comparison: Comparison) -> Note:
+    if comparison.baseline is not None:
+        label = comparison.baseline.method.label
+        return Note(f"{comparison.data}: no row has trials in common with the baseline, {label}.")
+    labels = _listed(row.method.label for row in comparison.rows)
+    return Note(
+        f"{comparison.data}: no differences, as no single row is the baseline. "
+        f"`--baseline` can name one of {labels}."
+    )
+
+
+def _write(
+    parts: Sequence[Table | Note], comparisons: Sequence[Comparison], options: argparse.Namespace
+) -> None:
+    """The tables to the standard output; notes too, unless they would spoil it for a program."""
+    tables = [part for part in parts if isinstance(part, Table)]
+    notes = [part for part in parts if isinstance(part, Note)]
+    if options.format == "table":
+        sys.stdout.write(to_text(parts))
+    elif options.format == "markdown":
+        sys.stdout.write(to_markdown(parts))
+    else:
+        text = (
+            to_latex(tables)
+            if options.format == "latex"
+            else to_csv(tidy(comparisons, paper=options.paper))
+        )
+        sys.stdout.write(text)
+        sys.stderr.write(to_text(notes))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

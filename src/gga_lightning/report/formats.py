@@ -1,0 +1,183 @@
+"""Writing a report as a table for the terminal, Markdown, LaTeX or CSV."""
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from gga_lightning.report.tables import Note, Table
+from gga_lightning.report.tidy import COLUMNS
+
+__all__ = ["to_csv", "to_latex", "to_markdown", "to_text"]
+
+_GAP = 2  # between columns, with the divider, which is blank
+_LABELS = 3  # a share of the width that labels may take before they are wrapped
+_NARROW = 20
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+}
+
+
+def to_text(parts: Iterable[Table | Note], width: int | None = None) -> str:
+    """Writes for a terminal; a table that is too wide goes on below itself.
+
+    Args:
+        parts: The report.
+        width: In characters; the terminal's, or 80 where there is none, if None.
+
+    Returns:
+        The text.
+    """
+    width = width or shutil.get_terminal_size().columns
+    output = io.StringIO()
+    console = Console(file=output, width=width, color_system=None)
+    for part in parts:
+        if isinstance(part, Note):
+            indent = "  " if part.lines else ""
+            console.print(part.text, markup=False, highlight=False)
+            output.writelines(f"{indent}{line}\n" for line in part.lines)
+        else:
+            console.print(part.title, style="bold", markup=False, highlight=False)
+            for block in _blocks(part, width):
+                console.print(block)
+            console.print(part.caption, markup=False, highlight=False)
+        output.write("\n")
+    lines = output.getvalue().splitlines()
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def to_markdown(parts: Iterable[Table | Note]) -> str:
+    """Writes Markdown as GitHub reads it.
+
+    Args:
+        parts: The report.
+
+    Returns:
+        The text.
+    """
+    texts: list[str] = []
+    for part in parts:
+        if isinstance(part, Table):
+            rule = "|".join([" --- ", *(" ---: " for _ in part.columns[1:])])
+            lines = [_markdown_line(part.columns), f"|{rule}|", *map(_markdown_line, part.rows)]
+            texts += [f"**{_markdown(part.title)}**", "\n".join(lines), _markdown(part.caption)]
+        elif part.code:
+            texts += [_markdown(part.text), "\n".join(["```", *part.lines, "```"])]
+        else:
+            items = "".join(f"\n- {_markdown(line)}" for line in part.lines)
+            texts.append(_markdown(part.text) + ("\n" if items else "") + items)
+    return "".join(f"{text}\n\n" for text in texts if text)
+
+
+def to_latex(tables: Iterable[Table]) -> str:
+    """Writes LaTeX tables, which need the package ``booktabs``.
+
+    Args:
+        tables: The tables.
+
+    Returns:
+        The text.
+    """
+    texts: list[str] = []
+    for table in tables:
+        head, *rows = (
+            "    " + " & ".join(map(_latex, row)) + r" \\" for row in (table.columns, *table.rows)
+        )
+        texts += [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{_latex(table.title)}. {_latex(table.caption)}}}",
+            rf"  \begin{{tabular}}{{l{'c' * (len(table.columns) - 1)}}}",
+            r"    \toprule",
+            head,
+            r"    \midrule",
+            *rows,
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    return "\n".join(texts)
+
+
+def to_csv(lines: Iterable[Mapping[str, object]]) -> str:
+    """Writes comma-separated values, numbers with six decimals, what is missing empty.
+
+    Args:
+        lines: With some of the keys of ``COLUMNS``.
+
+    Returns:
+        The text.
+    """
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for line in lines:
+        values = [line.get(name) for name in COLUMNS]
+        writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in values])
+    return output.getvalue()
+
+
+def _blocks(table: Table, width: int) -> Iterable[RichTable]:
+    """The table, in as many parts below one another as the width asks for."""
+    columns = list(zip(table.columns, *table.rows, strict=True))
+    widths = [max(map(cell_len, texts)) for texts in columns]
+    labels = widths[0]
+    if labels + sum(w + _GAP for w in widths[1:]) > width:
+        labels = min(labels, max(_NARROW, width // _LABELS))
+    room = width - labels
+    apart = len(columns) - table.together
+    left: list[int] = []
+    for more in [*([index] for index in range(1, apart)), [*range(apart, len(columns))]]:
+        if left and sum(widths[index] + _GAP for index in left + more) > room:
+            yield _block(columns, left, labels)
+            left = []
+        left += more
+    yield _block(columns, left, labels)
+
+
+def _block(columns: Sequence[Sequence[str]], chosen: Sequence[int], labels: int) -> RichTable:
+    block = RichTable(box=box.HORIZONTALS, padding=(0, _GAP - 1, 0, 0), pad_edge=False)
+    block.show_edge = False
+    block.add_column(columns[0][0], max_width=labels, overflow="fold")
+    for index in chosen:
+        block.add_column(columns[index][0], justify="right", overflow="fold")
+    for texts in list(zip(*(columns[index] for index in (0, *chosen)), strict=True))[1:]:
+        block.add_row(*map(_literal, texts))
+    return block
+
+
+def _literal(text: str) -> str:
+    """Brackets as they are, not as rich's markup."""
+    return text.replace("[", "\\[")
+
+
+def _markdown_line(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_markdown, texts))} |"
+
+
+def _markdown(text: str) -> str:
+    for sign in "\\|*<`":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)

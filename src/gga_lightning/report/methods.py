@@ -1,0 +1,280 @@
+"""Which runs make a row: a method is an algorithm, an annealing and all that was set besides."""
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gga_lightning.report.results import Run
+from gga_lightning.report.runs import Finding
+
+__all__ = ["Method", "find_baseline", "group_methods", "mark_kinds", "order_domains"]
+
+_UNSET, _DRAWN = "unset", "drawn"
+
+# Where things lie, what is shown and how fast data are loaded: of no effect on accuracies.
+_IDLE = (
+    "data.root",
+    "data.num_workers",
+    "data.dataset.root",
+    "data.dataset.cache",
+    "callbacks.checkpoint",
+    "callbacks.conflict",
+    "callbacks.oracle",
+    "callbacks.progress",
+    "trainer.default_root_dir",
+    "trainer.enable_",
+    "trainer.log_every_n_steps",
+    "trainer.num_sanity_val_steps",
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the tables of one data set.
+
+    Attributes:
+        algorithm: The base algorithm's name.
+        annealing: The annealing's, ``"none"`` without.
+        label: What the row is called; no two methods of a data set share one.
+        runs: Its runs, by held-out domains, trial and draw of hyperparameters.
+        kind: ``"baseline"``, ``"control"``, ``"plain"`` (the base algorithm alone, set otherwise
+            than the baseline) or ``"method"``.
+    """
+
+    algorithm: str
+    annealing: str
+    label: str
+    runs: tuple[Run, ...]
+    kind: str = "method"
+
+    @property
+    def bare(self) -> bool:
+        """Whether no setting is in the label."""
+        return self.label == _name(self.algorithm, self.annealing)
+
+
+def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
+    """Sorts the runs of one data set into methods.
+
+    Settings that differ between methods of the same algorithm and annealing are in their labels,
+    but for a value that most of those methods have.
+
+    Args:
+        runs: Runs of one data set.
+
+    Returns:
+        The methods by algorithm, annealing and label, controls after their method; and the runs
+        that repeat another one's method, domain, trial and draw.
+    """
+    named: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        named[run.algorithm, run.annealing].append(run)
+    methods: list[Method] = []
+    findings: list[Finding] = []
+    for (algorithm, annealing), members in named.items():
+        groups: dict[frozenset[tuple[str, str]], list[Run]] = defaultdict(list)
+        for run in members:
+            groups[_settings(run)].append(run)
+        labels = _labels([dict(identity) for identity in groups])
+        for label, group in zip(labels, groups.values(), strict=True):
+            kept, repeated = _once(group)
+            findings += repeated
+            text = _name(algorithm, annealing) + label
+            methods.append(Method(algorithm, annealing, text, kept, _kind(kept[0])))
+    return sorted(methods, key=lambda method: _place(method, methods)), findings
+
+
+def find_baseline(methods: Sequence[Method], name: str) -> Method | None:
+    """Finds the row that the others are compared with.
+
+    Args:
+        methods: Those of one data set.
+        name: A row's label, or ``algorithm/annealing``. If several rows are of these, the one
+            without settings in its label is meant, else the only one that is no control.
+
+    Returns:
+        The row, or None if there is none or it is not clear which.
+    """
+    found = [m for m in methods if name in (m.label, f"{m.algorithm}/{m.annealing}")]
+    for part in (
+        [m for m in found if m.label == name],
+        [m for m in found if m.bare],
+        found,
+        [m for m in found if m.kind != "control"],
+    ):
+        if len(part) == 1:
+            return part[0]
+    return None
+
+
+def mark_kinds(methods: Iterable[Method], baseline: Method | None) -> list[Method]:
+    """Puts the baseline first and tells plain training, set otherwise, from methods.
+
+    Args:
+        methods: In order.
+        baseline: One of them, if there is one.
+
+    Returns:
+        The same methods, their kinds complete.
+    """
+    marked: list[Method] = []
+    for method in methods:
+        if method is baseline:
+            marked.insert(0, replace(method, kind="baseline"))
+        elif method.kind == "method" and (method.algorithm, method.annealing) == ("erm", "none"):
+            marked.append(replace(method, kind="plain"))
+        else:
+            marked.append(method)
+    return marked
+
+
+def order_domains(runs: Iterable[Run]) -> list[str]:
+    """Finds the domains' order in the data set from what single runs know of it.
+
+    Args:
+        runs: Runs of one data set. Each lists its source domains in order; where its held-out
+            domain comes in is for the others to tell.
+
+    Returns:
+        All domains. Where the runs leave the order open, numbers by value and names by alphabet;
+        altogether so if they contradict each other.
+    """
+    lists = {run.source_domains for run in runs} | {
+        (name,) for r in runs for name in r.test_domains
+    }
+    after: dict[str, set[str]] = {name: set() for names in lists for name in names}
+    for names in lists:
+        for earlier, later in itertools.pairwise(names):
+            after[later].add(earlier)
+    order: list[str] = []
+    while len(order) < len(after):
+        free = [name for name in after if name not in order and after[name] <= set(order)]
+        if not free:
+            return sorted(after, key=_natural)
+        order.append(min(free, key=_natural))
+    return order
+
+
+def _name(algorithm: str, annealing: str) -> str:
+    return algorithm if annealing == "none" else f"{algorithm} + {annealing}"
+
+
+def _kind(run: Run) -> str:
+    settings = run.settings
+    control = (
+        settings.get("annealing.control") is not None
+        or settings.get("annealing.modulation") in {"constant", "agreement"}
+        or settings.get("data.shuffle_domains") is True
+    )
+    return "control" if control else "method"
+
+
+def _place(method: Method, methods: Iterable[Method]) -> tuple[str, str, bool, str, str]:
+    """A control comes after the method whose name its own begins with."""
+    control = method.kind == "control"
+    family = method.annealing
+    if control:
+        named = [
+            other.annealing
+            for other in methods
+            if other.kind != "control" and f"{family}_".startswith(f"{other.annealing}_")
+        ]
+        family = max(named, key=len, default=family)
+    # "none" is the algorithm alone
+    family = "" if family == "none" else family
+    return method.algorithm, family, control, method.annealing, method.label
+
+
+def _settings(run: Run) -> frozenset[tuple[str, str]]:
+    """A run's settings as texts, equal for all draws of a search of hyperparameters."""
+    pairs = {
+        name: _text(value)
+        for name, value in run.settings.items()
+        if not name.startswith(_IDLE) and name.rpartition(".")[2] not in {"seed", "split_seed"}
+    }
+    drawn = dict.fromkeys(run.hyperparameters, _DRAWN)
+    return frozenset({**pairs, **drawn, "backbone": run.backbone}.items())
+
+
+def _text(value: Any) -> str:
+    """A setting's value; 1 and 1.0 are the same."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return json.dumps(value)
+
+
+def _labels(methods: Sequence[Mapping[str, str]]) -> list[str]:
+    """What tells methods of one algorithm and annealing apart, in brackets."""
+    names = sorted({name for method in methods for name in method})
+    values = {name: [method.get(name, _UNSET) for method in methods] for name in names}
+    shown = [n for n in names if len(set(values[n])) > 1 and not _follows(n, values)]
+    parts: list[list[str]] = [[] for _ in methods]
+    for name in shown:
+        [(common, count)] = Counter(values[name]).most_common(1)
+        text = _shortest(_plain(name), {_plain(other) for other in names})
+        for part, value in zip(parts, values[name], strict=True):
+            if value != common or 2 * count <= len(methods):
+                part.append(f"{text}={_short_value(value, values[name])}")
+    return [f" ({', '.join(part)})" if part else "" for part in parts]
+
+
+def _follows(name: str, values: Mapping[str, list[str]]) -> bool:
+    """Whether a setting is the same wherever the kind of thing that it belongs to is the same."""
+    parts = _plain(name).split(".")
+    owners = [".".join(parts[:end]) for end in range(1, len(parts))]
+    kinds = [kind for owner in owners for kind in (owner, f"{owner}._target_") if kind in values]
+    if name == "backbone._target_":
+        kinds.append("backbone")
+    return any(
+        len(set(values[kind])) > 1
+        and len(set(zip(values[kind], values[name], strict=True))) == len(set(values[kind]))
+        for kind in kinds
+    )
+
+
+def _plain(name: str) -> str:
+    """What a setting is called: an object's ``_target_`` is the object."""
+    return name.removesuffix("._target_")
+
+
+def _shortest(name: str, names: Iterable[str]) -> str:
+    """The shortest tail of a dotted name that no other of the names ends in."""
+    parts = name.split(".")
+    tails = [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+    others = [f".{other}" for other in names if other != name]
+    return next((t for t in tails if not any(o.endswith(f".{t}") for o in others)), name)
+
+
+def _short_value(value: str, values: Iterable[str]) -> str:
+    """A class without its module, if that is clear."""
+    head, _, tail = value.rpartition(".")
+    if not head or not all(part.isidentifier() for part in value.split(".")):
+        return value
+    clash = any(other != value and other.rpartition(".")[2] == tail for other in values)
+    return value if clash else tail
+
+
+def _once(runs: Iterable[Run]) -> tuple[tuple[Run, ...], list[Finding]]:
+    """One run for each job, the first by path, in order."""
+    kept: dict[tuple[Any, ...], Run] = {}
+    findings: list[Finding] = []
+    for run in runs:
+        key = (run.test_domains, run.split_seed, run.seed, run.hparams_seed)
+        first = kept.setdefault(key, run)
+        if first is not run:
+            reason = f"differs from {first.folder} in nothing that matters, counted once"
+            findings.append(Finding("duplicate", run.folder, reason))
+    return tuple(kept[key] for key in sorted(kept)), findings
+
+
+def _natural(name: str) -> tuple[float, str]:
+    try:
+        return float(name), name
+    except ValueError:
+        return float("inf"), name

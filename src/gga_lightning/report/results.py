@@ -1,0 +1,307 @@
+"""One finished run: what its ``result.json`` holds, checked."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = [
+    "Evaluation",
+    "Run",
+    "Search",
+    "Selection",
+    "earliest_best",
+    "parse_result",
+    "same_selection",
+]
+
+_TIE = 1e-6  # accuracies are logged in single precision: nearer ones are equal
+_RULES = ("training_domain_validation", "oracle", "last")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One validation pass.
+
+    Attributes:
+        step: How many optimizer steps were taken.
+        accuracies: In [0, 1], by part: ``val/<source>``, ``test/<held out>``, the larger part,
+            and ``oracle/<held out>``, the smaller one.
+    """
+
+    step: int
+    accuracies: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The evaluation that a model selection rule chose.
+
+    Attributes:
+        step: How many optimizer steps were taken.
+        val_acc: Mean over the source domains' validation parts, in [0, 1].
+        oracle_acc: Mean over the held-out domains' smaller parts.
+        test_acc: Mean over the held-out domains' larger parts, which is what is reported.
+    """
+
+    step: int
+    val_acc: float
+    oracle_acc: float
+    test_acc: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search of a run did.
+
+    Attributes:
+        mean_gain: Mean gain in cosine over the searched steps, None if there were none.
+        mean_transfer: The same on the next batch, None where that was not measured.
+        seconds: Time of the search.
+        window: First step and end of the search, None if unknown.
+    """
+
+    mean_gain: float | None
+    mean_transfer: float | None
+    seconds: float
+    window: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where it lies.
+        data: The data set.
+        test_domains: The held-out domains.
+        source_domains: The others, in the data set's order.
+        algorithm: The chosen option of the group ``algorithm``; so too ``annealing``, ``backbone``.
+        seed: The seed of everything but the splits.
+        split_seed: The seed of the splits.
+        hparams_seed: Which draw of hyperparameters.
+        hyperparameters: What that draw set.
+        evaluations: Every validation pass, in order.
+        selections: Rule to what it chose, ties to the earliest.
+        search: What the search did, None where there was none.
+        seconds: Time of the run.
+        versions: Package to its version.
+        config_hash: The same job, the same hash.
+        overrides: What was typed or swept for this job.
+        settings: The flattened configuration, without seeds, held-out domains and
+            hyperparameters.
+    """
+
+    folder: Path
+    data: str
+    test_domains: tuple[str, ...]
+    source_domains: tuple[str, ...]
+    algorithm: str
+    annealing: str
+    backbone: str
+    seed: int
+    split_seed: int
+    hparams_seed: int
+    hyperparameters: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+    selections: Mapping[str, Selection]
+    search: Search | None
+    seconds: float
+    versions: Mapping[str, str]
+    config_hash: str
+    overrides: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def parse_result(folder: Path, result: object) -> Run:
+    """Checks what a ``result.json`` holds and applies the selection rules anew.
+
+    Args:
+        folder: Where it lies.
+        result: What JSON makes of it.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: If something is missing, of a wrong type or out of range, or if the stored
+            selections disagree with the evaluations.
+    """
+    if not isinstance(result, dict):
+        raise ValueError(f"must hold an object, holds {_shown(result)}")
+    held_out = _names(result, "test_domains")
+    sources = _names(result, "source_domains")
+    if not held_out or not sources or set(held_out) & set(sources):
+        raise ValueError("`test_domains` and `source_domains` must be apart and not empty")
+    evaluations = tuple(
+        _evaluation(entry, sources, held_out) for entry in _take(result, "evaluations", list)
+    )
+    stored = {
+        rule: _selection(rule, entry) for rule, entry in _take(result, "selections", dict).items()
+    }
+    missing = [rule for rule in _RULES if rule not in stored]
+    if missing:
+        raise ValueError(f"`selections` lacks `{missing[0]}`")
+    search = _take(result, "search", (dict, type(None)))
+    return Run(
+        folder=folder,
+        data=_take(result, "data", str),
+        test_domains=held_out,
+        source_domains=sources,
+        algorithm=_take(result, "algorithm", str),
+        annealing=_take(result, "annealing", str),
+        backbone=_take(result, "backbone", str),
+        seed=_take(result, "seed", int),
+        split_seed=_take(result, "split_seed", int),
+        hparams_seed=_take(result, "hparams_seed", int),
+        hyperparameters=_take(result, "hyperparameters", dict),
+        evaluations=evaluations,
+        selections=_recomputed(evaluations, stored, sources, held_out),
+        search=None if search is None else _search(search),
+        seconds=_number(result, "seconds"),
+        versions={str(k): str(v) for k, v in _take(result, "versions", dict).items()},
+        config_hash=_take(result, "config_hash", str),
+        overrides=_names(result, "overrides"),
+        settings=_take(result, "settings", dict),
+    )
+
+
+def earliest_best(values: Iterable[float]) -> int:
+    """Finds the earliest of the best values, up to the precision in which they were logged.
+
+    Args:
+        values: At least one.
+
+    Returns:
+        Its index.
+    """
+    listed = list(values)
+    best = max(listed)
+    return next(index for index, value in enumerate(listed) if value >= best - _TIE)
+
+
+def same_selection(one: Selection, other: Selection) -> bool:
+    """Compares selections up to the precision in which they were logged.
+
+    Args:
+        one: The one.
+        other: The other.
+
+    Returns:
+        Whether they are of the same step and accuracies.
+    """
+    return one.step == other.step and all(
+        abs(getattr(one, name) - getattr(other, name)) <= _TIE
+        for name in ("val_acc", "oracle_acc", "test_acc")
+    )
+
+
+def _evaluation(entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...]) -> Evaluation:
+    if not isinstance(entry, dict):
+        raise ValueError(f"`evaluations` must hold objects, holds {_shown(entry)}")
+    accuracies = _take(entry, "accuracies", dict)
+    parts = [("val", sources), ("test", held_out), ("oracle", held_out)]
+    names = [f"{part}/{domain}" for part, domains in parts for domain in domains]
+    return Evaluation(
+        _take(entry, "step", int), {name: _accuracy(accuracies, name) for name in names}
+    )
+
+
+def _selection(rule: str, entry: Any) -> Selection:
+    if not isinstance(entry, dict):
+        raise ValueError(f"`selections.{rule}` must be an object, is {_shown(entry)}")
+    values = (_accuracy(entry, name) for name in ("val_acc", "oracle_acc", "test_acc"))
+    return Selection(_take(entry, "step", int), *values)
+
+
+def _search(entry: Mapping[str, Any]) -> Search:
+    optional = (int, float, type(None))
+    window = entry.get("window")
+    if window is not None and not (
+        isinstance(window, list) and len(window) == 2 and all(isinstance(e, int) for e in window)
+    ):
+        raise ValueError(f"`window` must be two steps, is {_shown(window)}")
+    return Search(
+        _take(entry, "mean_gain", optional),
+        _take(entry, "mean_transfer", optional),
+        _number(entry, "seconds"),
+        None if window is None else (window[0], window[1]),
+    )
+
+
+def _recomputed(
+    evaluations: tuple[Evaluation, ...],
+    stored: Mapping[str, Selection],
+    sources: tuple[str, ...],
+    held_out: tuple[str, ...],
+) -> Mapping[str, Selection]:
+    """The selections anew; those of SWAD, of averaged weights, are not among the evaluations."""
+    if not evaluations:
+        return stored
+    means = [
+        Selection(
+            evaluation.step,
+            _mean(evaluation.accuracies[f"val/{domain}"] for domain in sources),
+            _mean(evaluation.accuracies[f"oracle/{domain}"] for domain in held_out),
+            _mean(evaluation.accuracies[f"test/{domain}"] for domain in held_out),
+        )
+        for evaluation in evaluations
+    ]
+    chosen = {
+        "training_domain_validation": means[earliest_best(e.val_acc for e in means)],
+        "oracle": means[earliest_best(e.oracle_acc for e in means)],
+        "last": means[-1],
+    }
+    criteria = {"training_domain_validation": "val_acc", "oracle": "oracle_acc", "last": "step"}
+    for rule, selection in chosen.items():
+        claimed, criterion = stored[rule], criteria[rule]
+        agrees = abs(getattr(claimed, criterion) - getattr(selection, criterion)) <= _TIE
+        if not agrees or not any(same_selection(claimed, evaluation) for evaluation in means):
+            raise ValueError(f"`selections.{rule}` disagrees with `evaluations`")
+    return {**stored, **chosen}
+
+
+def _take(entry: Mapping[str, Any], name: str, kind: type[T] | tuple[type, ...]) -> Any:
+    """A value of the right kind."""
+    if name not in entry:
+        raise ValueError(f"`{name}` is missing")
+    value = entry[name]
+    # True is an int to Python
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"`{name}` is {_shown(value)}")
+    return value
+
+
+def _names(entry: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = _take(entry, name, list)
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"`{name}` must hold strings, is {_shown(values)}")
+    return tuple(values)
+
+
+def _number(entry: Mapping[str, Any], name: str) -> float:
+    value = float(_take(entry, name, (int, float)))
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be finite, is {value}")
+    return value
+
+
+def _accuracy(entry: Mapping[str, Any], name: str) -> float:
+    value = _number(entry, name)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"`{name}` must be in [0, 1], is {value}")
+    return value
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return math.fsum(listed) / len(listed)
+
+
+def _shown(value: Any) -> str:
+    """A value, short enough for one line."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

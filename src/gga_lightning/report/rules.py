@@ -1,0 +1,118 @@
+"""The field's model selection rules, from finished runs to one accuracy for each trial and domain.
+
+A trial is a seed of the splits and a seed of everything else. Where a trial has several draws of
+hyperparameters, the rule chooses the draw as it chooses the checkpoint; ties go to the lowest
+draw and the earliest checkpoint.
+
+Source: Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021. Their oracle
+looks at the last checkpoint alone and is `oracle_last` here; `oracle` is that of SWAD's code.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from gga_lightning.report.results import Run, Selection, earliest_best
+
+__all__ = ["RULES", "Accuracies", "Trial", "apply_rule", "trial_of"]
+
+LEAVE_ONE_OUT = "leave_one_domain_out"
+
+RULES: Mapping[str, str] = {
+    "training_domain_validation": "training-domain validation",
+    "swad": "SWAD (weights averaged by training-domain validation)",
+    LEAVE_ONE_OUT: "leave-one-domain-out validation",
+    "oracle": "oracle (best checkpoint on the held-out domain's smaller part)",
+    "oracle_last": "oracle (last checkpoint)",
+    "last": "last checkpoint",
+}
+
+# Rule to the selection that a run stores, and what chooses between draws of hyperparameters.
+_SINGLE = {
+    "training_domain_validation": ("training_domain_validation", "val_acc"),
+    "swad": ("swad", "val_acc"),
+    "oracle": ("oracle", "oracle_acc"),
+    "oracle_last": ("last", "oracle_acc"),
+    "last": ("last", "val_acc"),
+}
+
+
+class Trial(NamedTuple):
+    """What is repeated to see how much chance does."""
+
+    split_seed: int
+    seed: int
+
+
+Accuracies = Mapping[tuple[Trial, str], float]
+
+
+def trial_of(run: Run) -> Trial:
+    """Tells which trial a run belongs to.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Its trial.
+    """
+    return Trial(run.split_seed, run.seed)
+
+
+def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
+    """Applies a model selection rule to the runs of one method on one data set.
+
+    Args:
+        rule: One of ``RULES``.
+        runs: The runs, at most one for each trial, held-out domains and draw of hyperparameters.
+
+    Returns:
+        Trial and held-out domain to the accuracy on that domain's larger part, in [0, 1]. Those
+        that the runs do not suffice for are missing.
+    """
+    single: dict[tuple[Trial, str], list[Run]] = defaultdict(list)
+    pairs: dict[tuple[Trial, int, frozenset[str]], Run] = {}
+    for run in sorted(runs, key=lambda run: run.hparams_seed):
+        if len(run.test_domains) == 1:
+            single[trial_of(run), run.test_domains[0]].append(run)
+        elif len(run.test_domains) == 2:
+            pairs[trial_of(run), run.hparams_seed, frozenset(run.test_domains)] = run
+    chosen: dict[tuple[Trial, str], float] = {}
+    for cell, draws in single.items():
+        if rule == LEAVE_ONE_OUT:
+            options = [_leave_one_out(run, pairs) for run in draws]
+        else:
+            options = [_criterion(rule, run.selections) for run in draws]
+        found = [option for option in options if option is not None]
+        if found:
+            chosen[cell] = found[earliest_best(criterion for criterion, _ in found)][1]
+    return chosen
+
+
+def _criterion(rule: str, selections: Mapping[str, Selection]) -> tuple[float, float] | None:
+    """What the rule looks at and the accuracy it would report."""
+    name, criterion = _SINGLE[rule]
+    if name not in selections:
+        return None
+    return getattr(selections[name], criterion), selections[name].test_acc
+
+
+def _leave_one_out(
+    run: Run, pairs: Mapping[tuple[Trial, int, frozenset[str]], Run]
+) -> tuple[float, float] | None:
+    """The same for a step chosen on runs that held out one source domain more, each in turn."""
+    [target] = run.test_domains
+    tables: list[dict[int, float]] = []
+    for source in run.source_domains:
+        pair = pairs.get((trial_of(run), run.hparams_seed, frozenset((target, source))))
+        if pair is None:
+            return None
+        tables.append({e.step: e.accuracies[f"test/{source}"] for e in pair.evaluations})
+    reported = {e.step: e.accuracies[f"test/{target}"] for e in run.evaluations}
+    steps = sorted(reported.keys() & set.intersection(*(set(table) for table in tables)))
+    if not steps:
+        return None
+    means = [math.fsum(table[step] for table in tables) / len(tables) for step in steps]
+    best = earliest_best(means)
+    return means[best], reported[steps[best]]

@@ -1,0 +1,296 @@
+"""The command: formats, notices, exit statuses."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from gga_lightning.report.formats import to_text
+from gga_lightning.report.paper import PRINTED
+from gga_lightning.report.tables import Table
+from tests.report.folders import Spec, leave_one_out_specs, search_summary, write_run
+
+NUMBER = r"[-+]?\d+\.\d"
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two data sets, with a row that lacks a cell and a label that wants escaping."""
+    for data in ("shapes", "pacs"):
+        domains = ("a_1", "b%", "c&d", "Real World")
+        for settings in (
+            {},
+            {"annealing": "gga", "search": search_summary(), "seconds": 30.0},
+            {"annealing": "gga_scrambled", "settings": {"annealing.control": "scramble"}},
+            {"algorithm": "coral", "settings": {"x.weight_decay": "5_{#}"}},
+            {"algorithm": "coral", "settings": {"x.weight_decay": "6|*"}},
+        ):
+            specs = leave_one_out_specs(domains, pairs=False, data=data, **settings)
+            for spec in specs[: 9 if "algorithm" in settings else None]:
+                write_run(tmp_path / "runs", spec)
+    return tmp_path / "runs"
+
+
+def numbers_of(rows):
+    return [number for row in rows for cell in row for number in re.findall(NUMBER, cell)]
+
+
+def markdown_rows(output):
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in output.splitlines()
+        if line.startswith("| ") and not line.startswith(("| method", "| ---"))
+    ]
+
+
+def latex_rows(output):
+    return [
+        [cell.strip() for cell in line.removesuffix(r"\\").split(" & ")]
+        for line in output.splitlines()
+        if line.endswith(r"\\") and not line.strip().startswith("method")
+    ]
+
+
+def test_all_formats_hold_the_same_numbers(report, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    arguments = [runs, "--selection", "oracle", "last", "--paper"]
+    markdown = numbers_of(markdown_rows(report(*arguments, "--format", "markdown")[1]))
+    latex = numbers_of(latex_rows(report(*arguments, "--format", "latex")[1]))
+    assert len(markdown) > 100
+    assert markdown == latex
+    _, table, _ = report(*arguments)
+    in_table = re.sub(r"^(  |2 folders).*$", "", table, flags=re.MULTILINE)
+    assert re.findall(NUMBER, in_table) == markdown
+
+
+def test_csv_holds_the_numbers_of_the_table(report, lines, runs):
+    numbers = lines(runs)
+    rows = markdown_rows(report(runs, "--format", "markdown", "--data", "shapes")[1])
+    for label, *cells in rows[:4]:
+        domains = ["a_1", "b%", "c&d", "Real World", "Avg"]
+        plain = label.replace("\\", "")
+        for domain, cell in zip(domains, cells, strict=False):
+            line = numbers["shapes", "training_domain_validation", plain, domain]
+            found = re.findall(NUMBER, cell)
+            expected = [line["mean"], line["se"]] if line["mean"] else []
+            assert found == [f"{float(number):.1f}" for number in expected]
+
+
+def test_latex_is_escaped(report, runs):
+    _, output, _ = report(runs, "--format", "latex")
+    assert r"a\_1 & b\% & c\&d & Real World" in output
+    assert r"coral (weight\_decay=5\_\{\#\})" in output
+    assert "±" not in output
+    assert output.count(r"\begin{tabular}") == output.count(r"\bottomrule") == 6
+    bare = re.sub(r"\\[a-z]+(\{(table|tabular)\})?|\\[_%&#{}]|\\\\", "", output)
+    assert not re.search(r"[_%#]", bare)
+
+
+def test_markdown_is_escaped(report, runs):
+    _, output, _ = report(runs, "--format", "markdown")
+    assert r"coral (weight_decay=6\|\*)" in output
+    for block in output.split("\n\n"):
+        counts = {len(re.findall(r"(?<!\\)\|", li)) for li in block.splitlines() if li[:1] == "|"}
+        assert len(counts) <= 1
+
+
+@pytest.mark.parametrize("width", ["80", "60", "200"])
+def test_tables_fit_the_width(report, runs, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    _, output, _ = report(runs, "--selection", "all", "--paper")
+    tables = [line for line in output.splitlines() if not line.startswith("  ")]
+    assert max(map(len, tables)) <= int(width)
+    assert "…" not in output
+
+
+@pytest.mark.parametrize("width", range(60, 90))
+def test_labels_that_fit_are_not_wrapped(width):
+    label = "erm (weight_decay=0)"  # as long as any may be at these widths
+    numbers = ["62.5 ± 10.1"] * 5
+    text = to_text([Table("title", ["method", *"abcde"], [[label, *numbers]])], width)
+    assert text.count(label) == text.count("method") >= 1
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_wide_table_is_whole(report, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, output, _ = report(runs, "--data", "shapes")
+    [head] = [line for line in output.splitlines() if "Real World" in line and "method" in line]
+    assert head.split()[-3:] == ["Avg", "sd", "n"]
+
+
+def test_notices_and_where_they_go(report, runs):
+    folders = sorted(runs.iterdir())
+    (folders[0] / "result.json").write_text("{")
+    (folders[1] / "result.json").unlink()
+    write_run(runs, Spec(("a_1",), seed=9, domains=("a_1", "b%"), versions={"torch": "2.9"}))
+    for style, spoilt in (("table", 0), ("markdown", 0), ("latex", 1), ("csv", 1)):
+        status, *streams = report(runs, "--format", style)
+        assert status == 0
+        told = streams[spoilt].replace("\\", "")
+        for text in (
+            "1 folder left out",
+            "1 folder unfinished",
+            str(folders[0].name),
+            str(folders[1].name),
+            "different versions of torch: 2.15.0 (",
+            "Runs that are missing from pacs",
+        ):
+            assert text in told, (style, text)
+        assert not spoilt or "folder" not in streams[0]
+
+
+def test_cells_of_fewer_trials_say_so(report, tmp_path):
+    for seed in range(3):
+        for domain in "ab"[: 1 if seed == 2 else 2]:
+            write_run(tmp_path / "runs", Spec((domain,), seed=seed))
+    row = markdown_rows(report(tmp_path / "runs", "--format", "markdown")[1])[0]
+    assert [cell.endswith("(2)") for cell in row[1:3]] == [False, True]
+    assert row[-1] == "2"
+
+
+def test_a_missing_cell_takes_the_average_with_it(report, tmp_path):
+    write_run(tmp_path / "runs", Spec(("a",)))
+    write_run(tmp_path / "runs", Spec(("a",), algorithm="coral"))
+    write_run(tmp_path / "runs", Spec(("b",), algorithm="coral"))
+    _, output, _ = report(tmp_path / "runs", "--format", "markdown")
+    assert markdown_rows(output)[0][2:] == ["-", "-", "-", "0"]
+    assert "gga-train -m algorithm=erm annealing=none data.test_domain=b seed=0\n" in output
+
+
+def test_all_data_sets(lines, report, runs):
+    _, output, _ = report(runs, "--format", "markdown")
+    rows = [row for row in markdown_rows(output) if len(row) == 4]
+    numbers = lines(runs)
+    for label, *cells in rows:
+        means = [
+            numbers[data, "training_domain_validation", label.replace("\\", ""), "Avg"]["mean"]
+            for data in ("pacs", "shapes")
+        ]
+        if all(means):
+            assert cells[2] == f"{sum(map(float, means)) / 2:.1f}"
+        else:
+            assert cells[2] == "-"
+    differences = [row for row in markdown_rows(output) if len(row) == 3]
+    assert len(differences) == 4
+    for label, *cells in differences:
+        for data, cell in zip(("pacs", "shapes"), cells, strict=True):
+            line = numbers[data, "training_domain_validation", label.replace("\\", ""), "Avg"]
+            low, high = float(line["low"]), float(line["high"])
+            assert cell.endswith("*") == (low > 0 or high < 0)
+
+
+def test_cost_is_relative_to_the_baseline(lines, runs):
+    key = "shapes", "training_domain_validation", "erm + gga", "Avg"
+    assert float(lines(runs)[key]["cost"]) == 3.0
+
+
+def test_another_baseline(lines, runs):
+    for name in ("erm/gga", "erm + gga"):
+        found = lines(runs, "--baseline", name)
+        kinds = {key[2]: line["kind"] for key, line in found.items()}
+        assert kinds["erm + gga"] == "baseline"
+        assert kinds["erm"] == "plain"
+
+
+def test_no_baseline_is_said(report, tmp_path):
+    write_run(tmp_path / "runs", Spec(algorithm="coral"))
+    status, output, _ = report(tmp_path / "runs")
+    assert status == 0
+    assert "shapes: no differences, as no single row is the baseline" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--selection", "orcale"], ["--selection", "orcale", "oracle_last"]),
+        (["--baseline", "erm/sam"], ["--baseline", "erm/sam", "'erm + gga'", "'erm'"]),
+        (["--baseline", "coral/none"], ["--baseline", "'coral (weight_decay=5_{#})'"]),
+        (["--data", "vlcs"], ["--data", "vlcs", "pacs, shapes"]),
+        (["nowhere"], ["RUNS", "nowhere"]),
+    ],
+)
+def test_wrong_arguments(report, runs, arguments, words):
+    status, output, error = report(runs, *arguments)
+    assert (status, output, error.count("\n")) == (1, "", 1)
+    assert error.startswith("gga-report: ")
+    assert all(word in error for word in words)
+
+
+def test_nothing_usable(report, tmp_path):
+    assert report(tmp_path)[0] == 1
+    write_run(tmp_path / "runs", Spec(("a", "b")))
+    (tmp_path / "runs" / "x").mkdir()
+    (tmp_path / "runs" / "x" / "job.json").write_text("{}")
+    status, output, error = report(tmp_path)
+    assert (status, output, error.count("\n")) == (1, "", 1)
+    assert "1 unfinished, 1 with more than one domain held out" in error
+
+
+def test_all_leaves_out_rules_without_runs(lines, runs, tmp_path):
+    rules = {key[1] for key in lines(runs, "--selection", "all")}
+    assert rules == {"training_domain_validation", "oracle", "oracle_last", "last"}
+
+
+@pytest.mark.parametrize(
+    ("data", "algorithm", "annealing", "mean", "error", "change"),
+    [
+        ("pacs", "erm", "none", 85.5, 0.2, None),
+        ("terra_incognita", "erm", "gga_l", 49.8, 1.8, None),
+        ("domain_net", "erm", "gga", 44.5, 0.2, None),
+        ("vlcs", "coral", "none", 78.8, 0.6, None),
+        ("vlcs", "coral", "gga", None, None, -0.4),
+        ("office_home", "sagm", "gga", None, None, -0.6),
+        ("terra_incognita", "group_dro", "gga", None, None, 5.2),
+        ("domain_net", "mmd", "none", 23.4, 9.5, None),
+        ("vlcs", "gsam", "gga", None, None, 0.0),
+    ],
+)
+def test_the_papers_numbers(data, algorithm, annealing, mean, error, change):
+    [found] = [
+        p for p in PRINTED if (p.data, p.algorithm, p.annealing) == (data, algorithm, annealing)
+    ]
+    assert (found.mean, found.error, found.change) == (mean, error, change)
+
+
+def test_how_much_the_paper_prints():
+    assert len(PRINTED) == 3 * 5 + 17 * (5 + 4)
+
+
+def test_the_paper_beside(report, lines, runs):
+    _, output, _ = report(runs, "--paper", "--format", "markdown", "--data", "pacs")
+    found = {row[0]: row[1:] for row in markdown_rows(output) if len(row) == 5}
+    line = lines(runs)["pacs", "training_domain_validation", "erm + gga", "Avg"]
+    here = f"{float(line['mean']):.1f} ± {float(line['se']):.1f}"
+    assert found["erm + gga"] == ["86.4 ± 0.5", "-", here, f"{float(line['difference']):+.1f}"]
+    assert found["fish + gga"] == ["-", "+0.1", "-", "-"]
+    assert "Ballas & Diou, CVPR 2025" in output
+    _, output, _ = report(runs, "--paper", "--format", "csv", "--data", "pacs")
+    printed = [x for x in csv.DictReader(io.StringIO(output)) if x["selection"] == "paper"]
+    assert len(printed) == len(PRINTED) / 5 + 17 * 0.2
+
+
+def test_the_paper_has_other_data(report, runs):
+    assert "The paper has none" in report(runs, "--paper", "--data", "shapes")[1]
+
+
+def test_conflicts_are_said(report, runs):
+    first = sorted(runs.iterdir())[0]
+    copy = runs / "zz"
+    copy.mkdir()
+    result = json.loads((first / "result.json").read_text())
+    for chosen in result["selections"].values():
+        chosen["test_acc"] = 0.123
+    (copy / "result.json").write_text(json.dumps({**result, "evaluations": []}))
+    assert "1 folder in conflict" in report(runs)[1]
+
+
+def test_no_mean_over_a_part_of_the_data_sets(report, tmp_path):
+    for data, algorithm in (("x", "erm"), ("y", "erm"), ("y", "sam")):
+        write_run(tmp_path / "runs", Spec(data=data, algorithm=algorithm))
+    rows = markdown_rows(report(tmp_path / "runs", "--format", "markdown")[1])
+    found = {row[0]: row[1:] for row in rows if len(row) == 4}
+    assert "-" not in found["erm"]
+    assert [cell == "-" for cell in found["sam"]] == [True, False, True]

@@ -1,0 +1,207 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import OmegaConf
+
+from gga_lightning.jobs import FolderInUse, Job, config_hash, folder_name, settings
+from gga_lightning.train import config_directory
+from tests.helpers import trainer
+
+HOLDS = """
+import sys
+from pathlib import Path
+from gga_lightning.jobs import Job
+with Job(Path(sys.argv[1])).claim("a", []):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def composed(*overrides):
+    with initialize_config_dir(config_directory(), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job(tmp_path / "run")
+
+
+def noted(job, name="job.json"):
+    return json.loads((job.folder / name).read_text())
+
+
+class TestClaim:
+    def test_notes_whose_the_folder_is(self, job):
+        with job.claim("a", ["seed=1"]):
+            pass
+        with job.claim("a", ["seed=1"]):
+            assert noted(job) == {"config_hash": "a", "overrides": ["seed=1"], "starts": []}
+        assert job.result() is None
+        assert job.checkpoint is None
+
+    def test_refuses_another_jobs_folder_and_leaves_it(self, job):
+        with job.claim("a", []):
+            job.finish({"config_hash": "a"})
+        before = {path.name: path.read_bytes() for path in job.folder.iterdir()}
+        said = r"holds another job \(`config_hash` a, here b\)"
+        with pytest.raises(ValueError, match=said), job.claim("b", []):
+            raise AssertionError
+        assert {path.name: path.read_bytes() for path in job.folder.iterdir()} == before
+
+    def test_refuses_a_second_process_until_the_first_ends(self, job):
+        command = [sys.executable, "-c", HOLDS, str(job.folder)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, **pipes) as first:
+            assert first.stdout.readline() == b"held\n"
+            said = r"another process works in .*run"
+            with pytest.raises(FolderInUse, match=said), job.claim("a", []):
+                raise AssertionError
+            assert not (job.folder / "failure.json").exists()  # it is the first one's to fail
+            first.kill()
+        with job.claim("a", []):
+            pass
+
+    def test_keeps_an_error_until_the_next_start(self, job):
+        with pytest.raises(ZeroDivisionError), job.claim("a", []):
+            1 / 0  # noqa: B018
+        failure = noted(job, "failure.json")
+        assert failure["error"] == "ZeroDivisionError: division by zero"
+        assert "test_jobs.py" in failure["traceback"]
+        with job.claim("a", []):
+            assert not (job.folder / "failure.json").exists()
+
+    def test_an_interruption_is_no_failure(self, job):
+        with pytest.raises(KeyboardInterrupt), job.claim("a", []):
+            raise KeyboardInterrupt
+        assert not (job.folder / "failure.json").exists()
+        with job.claim("a", []):  # nor does it keep the folder
+            pass
+
+
+class TestGoOn:
+    @pytest.fixture
+    def written(self, job):
+        """A run folder with rows up to step 29, as a logger leaves it."""
+        logger = CSVLogger(job.folder, name="", version="")
+        for step in range(0, 30, 5):
+            logger.log_metrics({"loss": 1 / (step + 3)}, step)
+            if step == 10:
+                logger.log_metrics({"acc": 0.1 + 0.2, "note": float("nan")}, step)
+        logger.save()
+        (job.folder / "checkpoints").mkdir()
+        for name in ("last", "oracle-10", "oracle-20", "training_domain_validation-25"):
+            (job.folder / f"checkpoints/{name}.ckpt").touch()
+        with job.claim("a", []):
+            pass
+        with (job.folder / "metrics.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def restart(self, job, step):
+        job.begin()
+        logger = CSVLogger(job.folder, name="", version="")
+        assert logger.experiment is not None  # deletes what is there
+        job.go_on(step, trainer(logger=logger))
+        return logger
+
+    def rows(self, job):
+        with (job.folder / "metrics.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    @pytest.mark.filterwarnings("ignore:Experiment logs directory")
+    def test_keeps_the_rows_before_and_drops_those_after(self, job, written):
+        logger = self.restart(job, 20)
+        assert self.rows(job) == [row for row in written if int(row["step"]) < 20]
+        assert noted(job)["starts"] == [20]
+        logger.log_metrics({"loss": 7.0}, 20)
+        logger.save()
+        assert [row["step"] for row in self.rows(job)] == ["0", "5", "10", "10", "15", "20"]
+        assert not (job.folder / "metrics-earlier.csv").exists()
+
+    @pytest.mark.filterwarnings("ignore:Experiment logs directory")
+    def test_loses_nothing_when_a_start_ends_at_once(self, job, written):
+        job.begin()
+        (job.folder / "metrics.csv").write_text("step\n")  # the new logger's, then it is killed
+        self.restart(job, 20)
+        assert self.rows(job) == [row for row in written if int(row["step"]) < 20]
+
+    @pytest.mark.filterwarnings("ignore:Experiment logs directory")
+    def test_from_the_beginning(self, job, written):
+        self.restart(job, 0)
+        assert not (job.folder / "metrics.csv").exists()
+        names = [path.name for path in (job.folder / "checkpoints").iterdir()]
+        assert names == ["last.ckpt"]
+
+    @pytest.mark.filterwarnings("ignore:Experiment logs directory")
+    def test_deletes_checkpoints_of_steps_to_come(self, job, written):
+        self.restart(job, 20)
+        names = sorted(path.name for path in (job.folder / "checkpoints").iterdir())
+        assert names == ["last.ckpt", "oracle-10.ckpt", "oracle-20.ckpt"]
+
+
+class TestIdentity:
+    def test_does_not_depend_on_where_it_logs_and_what_it_shows(self):
+        same = ("logger=none", "callbacks=none"), ("callbacks.conflict.every_n_steps=7",)
+        assert {config_hash(composed(*overrides)) for overrides in ((), *same)} == {
+            config_hash(composed())
+        }
+
+    def test_depends_on_what_changes_the_numbers(self):
+        different = (
+            (),
+            ("seed=1",),
+            ("annealing=none",),
+            ("data=toy",),
+            ("data.test_domain=0",),
+            ("callbacks=swad",),
+            ("trainer.max_steps=900",),
+            ("algorithm.optimizer.lr=0.1",),
+            ("hparams=domainbed_small",),
+            ("hparams=domainbed_small", "hparams_seed=1"),
+        )
+        assert len({config_hash(composed(*o)) for o in different}) == len(different)
+
+    def test_settings_are_flat_and_without_seeds(self):
+        found, drawn = settings(composed("callbacks=swad", "seed=3"))
+        assert drawn == {}
+        assert found["annealing.proposal.radius"] == 1e-5
+        assert found["backbone.widths"] == [32]
+        assert found["callbacks.swad.patience"] == 3
+        assert not [n for n in found if n.endswith(("seed", "test_domain"))]
+        assert not [
+            n for n in found if n.startswith(("callbacks.checkpoint", "callbacks.conflict"))
+        ]
+        json.dumps(found)
+
+    def test_settings_set_what_is_drawn_apart(self):
+        found, drawn = settings(composed("hparams=domainbed_small", "algorithm=coral"))
+        names = {"algorithm.optimizer.lr", "data.batch_size", "algorithm.gamma"}
+        assert set(drawn) == names
+        assert not names & set(found)
+        assert drawn["data.batch_size"] == 64
+        kept = settings(composed("hparams=domainbed_small", "hparams_seed=4", "algorithm=coral"))
+        assert kept[0] == found
+        assert kept[1] != drawn
+
+    def test_folder_name(self):
+        config = composed("data.test_domain='Real World/x'", "seed=4")
+        name = folder_name(config, {"data": "pacs", "algorithm": "erm", "annealing": None})
+        assert name == f"pacs-Real_World_x-erm-None-seed4-{config_hash(config)}"
+        two = composed("data.test_domain=[a,b]")
+        assert folder_name(two, {}).startswith("None-a+b-")
+
+
+def test_saves_the_configuration(job):
+    config = composed("annealing=none")
+    hydra = OmegaConf.create({"overrides": {"task": ["annealing=none"]}})
+    with job.claim("a", []):
+        job.save_config(config, hydra)
+    folder = job.folder / ".hydra"
+    assert OmegaConf.load(folder / "config.yaml") == config
+    assert OmegaConf.load(folder / "overrides.yaml") == ["annealing=none"]
+    assert OmegaConf.load(folder / "hydra.yaml") == {"hydra": hydra}
