@@ -151,6 +151,11 @@ class TestIdentity:
             config_hash(composed())
         }
 
+    @pytest.mark.parametrize("written", ["'45'", "[45]", "['45']"])
+    def test_does_not_depend_on_how_a_domain_is_written(self, written):
+        same = composed("data.test_domain=45"), composed(f"data.test_domain={written}")
+        assert config_hash(same[0]) == config_hash(same[1])
+
     def test_depends_on_what_changes_the_numbers(self):
         different = (
             (),

@@ -139,7 +139,9 @@ class TestSearchSpaces:
     def test_an_unknown_kind(self):
         wrong = "+algorithm.gamma='${draw:gamma,1,normal,0,1}'"
         config = composed("hparams=domainbed_small", "hparams_seed=1", wrong)
-        with pytest.raises(InterpolationResolutionError, match="`kind` must be one of .*'choice'\\], got 'normal'"):
+        with pytest.raises(
+            InterpolationResolutionError, match="`kind` must be one of .*'choice'\\], got 'normal'"
+        ):
             _ = config.algorithm.gamma
 
 

@@ -257,7 +257,10 @@ def config_hash(config: DictConfig) -> str:
         16 hexadecimal digits, equal for configurations that differ in nothing but where they log
         and what they show.
     """
-    parts = {name: _content(config, name) for name in _GROUPS}
+    parts: dict[str, Any] = {name: _content(config, name) for name in _GROUPS}
+    held_out = config.data.test_domain
+    held_out = list(held_out) if OmegaConf.is_list(held_out) else [held_out]
+    parts["data"]["test_domain"] = list(map(str, held_out))  # 45 and '45' are the same
     parts |= {"seed": config.seed, "drawn": sorted(_drawn(config))}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -59,13 +59,13 @@ class DomainSweeper(BasicSweeper):
         (typed,) = BasicSweeper.split_arguments(overrides, None)
         names: dict[tuple[str, ...], list[str]] = {}  # of the domains, by what chooses the data
         jobs = [
-            tuple(expanded)
+            expanded
             for job in typed
             for chosen in itertools.product(*self.alternatives.values())
             for expanded in self._hold_out(_merged(chosen, job), names)
         ]
-        distinct = [list(job) for job in dict.fromkeys(jobs)]  # typed values make some alike
-        return list(self.split_overrides_to_chunks(distinct, max_batch_size))
+        distinct = {frozenset(job): job for job in jobs}  # typed values make some alike
+        return list(self.split_overrides_to_chunks(list(distinct.values()), max_batch_size))
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Composes jobs before the first one starts: of those that differ in numbers only, one.

@@ -43,9 +43,26 @@ def test_without_a_majority_all_show(tmp_path):
 
 
 def test_half_is_no_majority(tmp_path):
-    decays = [0.0, 0.0, 0.1, 0.2]
-    found = labels(tmp_path, *({DECAY: d, "x.y": [i]} for i, d in enumerate(decays)))
+    pairs = [(0.0, 1), (0.0, 2), (0.1, 1), (0.2, 1)]
+    found = labels(tmp_path, *({DECAY: decay, "x.y": other} for decay, other in pairs))
     assert all("weight_decay" in label for label in found)
+
+
+def test_labels_say_no_more_than_tells_methods_apart(tmp_path):
+    control = "annealing.control"
+    found = labels(
+        tmp_path,
+        {"a.radius": 1, "a.schedule": "x", control: None},
+        {"a.radius": 2, "a.schedule": "y", control: None},
+        {"a.radius": 1, "a.schedule": "x", control: "scramble"},
+        {"a.radius": 2, "a.schedule": "y", control: "scramble"},
+    )
+    assert found == {
+        "erm (radius=1)",
+        "erm (radius=2)",
+        "erm (control=scramble, radius=1)",
+        "erm (control=scramble, radius=2)",
+    }
 
 
 def test_the_majority_is_of_methods_and_not_of_runs(tmp_path):
@@ -177,7 +194,7 @@ def test_the_baseline(tmp_path):
 def test_the_baseline_is_no_control(tmp_path):
     shuffled = [Spec(settings={"data.shuffle_domains": shuffled}) for shuffled in (False, True)]
     methods, _ = rows(tmp_path, *shuffled)
-    assert find_baseline(methods, "erm/none").label == "erm (shuffle_domains=false)"
+    assert find_baseline(methods, "erm/none").label == "erm"
 
 
 def order(root, domains, held_out):

@@ -14,6 +14,8 @@ __all__ = ["Method", "find_baseline", "group_methods", "mark_kinds", "order_doma
 
 _UNSET, _DRAWN = "unset", "drawn"
 
+_CONTROLS = ("annealing.control", "annealing.modulation", "data.shuffle_domains")
+
 # Where things lie, what is shown and how fast data are loaded: of no effect on accuracies.
 _IDLE = (
     "data.root",
@@ -59,8 +61,8 @@ class Method:
 def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
     """Sorts the runs of one data set into methods.
 
-    Settings that differ between methods of the same algorithm and annealing are in their labels,
-    but for a value that most of those methods have.
+    Labels name as many settings as tell the methods of an algorithm and annealing apart, but not a
+    value that most of those methods have, nor, where no value is, ``null`` and ``false``.
 
     Args:
         runs: Runs of one data set.
@@ -164,12 +166,9 @@ def _name(algorithm: str, annealing: str) -> str:
 
 def _kind(run: Run) -> str:
     settings = run.settings
-    control = (
-        settings.get("annealing.control") is not None
-        or settings.get("annealing.modulation") in {"constant", "agreement"}
-        or settings.get("data.shuffle_domains") is True
-    )
-    return "control" if control else "method"
+    control, modulation, shuffle = (settings.get(name) for name in _CONTROLS)
+    controlled = control is not None or modulation in {"constant", "agreement"} or shuffle is True
+    return "control" if controlled else "method"
 
 
 def _place(method: Method, methods: Iterable[Method]) -> tuple[str, str, bool, str, str]:
@@ -213,15 +212,39 @@ def _labels(methods: Sequence[Mapping[str, str]]) -> list[str]:
     """What tells methods of one algorithm and annealing apart, in brackets."""
     names = sorted({name for method in methods for name in method})
     values = {name: [method.get(name, _UNSET) for method in methods] for name in names}
-    shown = [n for n in names if len(set(values[n])) > 1 and not _follows(n, values)]
+    differing = [n for n in names if len(set(values[n])) > 1 and not _follows(n, values)]
+    texts = {n: _shortest(_plain(n), {_plain(other) for other in names}) for n in differing}
     parts: list[list[str]] = [[] for _ in methods]
-    for name in shown:
-        [(common, count)] = Counter(values[name]).most_common(1)
-        text = _shortest(_plain(name), {_plain(other) for other in names})
+    for name in sorted(_enough(values, texts)):
+        usual = _usual(values[name])
         for part, value in zip(parts, values[name], strict=True):
-            if value != common or 2 * count <= len(methods):
-                part.append(f"{text}={_short_value(value, values[name])}")
+            if value != usual:
+                part.append(f"{texts[name]}={_short_value(value, values[name])}")
     return [f" ({', '.join(part)})" if part else "" for part in parts]
+
+
+def _enough(values: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> list[str]:
+    """As many settings as tell the methods apart: the chief ones, then those that tell most."""
+    chosen = [name for name in texts if name in (*_CONTROLS, "backbone")]
+
+    def told_apart(*more: str) -> int:
+        return len(set(zip(*(values[name] for name in [*chosen, *more]), strict=True)))
+
+    told = told_apart()
+    left = sorted(set(texts) - set(chosen), key=lambda n: (_UNSET in values[n], len(texts[n]), n))
+    while left and told_apart(best := max(left, key=told_apart)) > told:
+        told = told_apart(best)
+        chosen.append(best)
+        left.remove(best)
+    return chosen
+
+
+def _usual(values: Sequence[str]) -> str | None:
+    """What goes without saying: what most methods have, else to leave a thing out."""
+    [(common, count)] = Counter(values).most_common(1)
+    if 2 * count > len(values):
+        return common
+    return next((value for value in ("null", "false") if value in values), None)
 
 
 def _follows(name: str, values: Mapping[str, list[str]]) -> bool:
