@@ -40,6 +40,7 @@ ROOMS = {
     "sweeps": {"data", "jobs"},
     "report": {"plots"},
     "train": ALL,
+    "evaluate": ALL,
     "__init__": {"callbacks", "proposals", "search"},
 }
 STANDARD = {"__future__", *__import__("sys").stdlib_module_names}

@@ -16,7 +16,6 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-
 from omegaconf.errors import InterpolationResolutionError
 
 from gga_lightning.sweeps import domain_names

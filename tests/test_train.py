@@ -1,7 +1,10 @@
+import csv
 import json
 import logging
+import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -10,10 +13,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from PIL import Image
 
 from gga_lightning import train
+from tests.helpers import same
 
 SMALL_BACKBONES = ("gga_lightning.backbones.MLP", "gga_lightning.backbones.MNISTCNN")
 RULES = ("training_domain_validation", "oracle")
@@ -288,3 +293,143 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
         assert isinstance(instantiate(config.annealing), Callback)
     if config.trainer.accelerator == "cpu":
         instantiate(config.trainer, logger=False)
+
+
+def killed(folder, *overrides):
+    """Starts gga-train and kills it after its first epoch, in the search."""
+    command = [sys.executable, "-m", "gga_lightning.train", *overrides, f"hydra.run.dir={folder}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **quiet) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoints/last.ckpt").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.kill()
+
+
+class TestGoingOn:
+    SEARCHED = ("annealing.start_step=6", "annealing.end_step=11", "annealing.num_candidates=300")
+
+    def test_after_a_kill_in_a_search_all_is_as_in_a_straight_run(self, run, tmp_path):
+        # Mixup draws from torch's generator, SWAD averages, the monitor and the search log
+        setting = (*SMALL, *self.SEARCHED, "trainer.max_steps=24", "algorithm=mixup")
+        setting += (
+            "callbacks=swad",
+            "callbacks.swad.patience=1",
+            "callbacks.conflict.every_n_steps=2",
+        )
+        straight, _ = run(*setting)
+        killed(tmp_path / "killed", *setting)
+        assert not (tmp_path / "killed/result.json").exists()
+        resumed, _ = run(*setting, folder="killed")
+        expected, found = (json.loads((f / "result.json").read_text()) for f in (straight, resumed))
+        timed = ("seconds", "starts", "search")
+        assert {k: v for k, v in found.items() if k not in timed} == {
+            k: v for k, v in expected.items() if k not in timed
+        }
+        assert (expected["starts"], found["starts"]) == ([0], [0, 6])
+        assert {**found["search"], "seconds": 0} == {**expected["search"], "seconds": 0}
+        assert self.rows(resumed) == self.rows(straight)
+        names = [sorted(p.name for p in f.glob("checkpoints/*")) for f in (straight, resumed)]
+        assert names[0] == names[1]
+        for name in names[0]:
+            states = [
+                torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+                for folder in (straight, resumed)
+            ]
+            assert same(*states), name
+
+    def rows(self, folder):
+        with (folder / "metrics.csv").open() as file:
+            return [
+                {k: v for k, v in r.items() if k != "gga/seconds"} for r in csv.DictReader(file)
+            ]
+
+    def test_before_the_first_checkpoint_it_begins_anew(self, run, monkeypatch):
+        def broken(*args, **settings):
+            raise OSError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelCheckpoint, "_save_topk_checkpoint", broken)
+            with pytest.raises(SystemExit):
+                run(*SMALL, "annealing=none")
+        folder, _ = run(*SMALL, "annealing=none")
+        result = json.loads((folder / "result.json").read_text())
+        assert result["starts"] == [0, 0]
+        assert not (folder / "failure.json").exists()
+
+    def test_a_finished_run_is_shown_and_not_run_again(self, run):
+        folder, _ = run(*SMALL, "annealing=none")
+        before = (folder / "result.json").stat().st_mtime_ns
+        _, output = run(*SMALL, "annealing=none")
+        assert (folder / "result.json").stat().st_mtime_ns == before
+        assert "held-out accuracy" in " ".join(output.out.split())
+
+    def test_another_configuration_is_refused_and_nothing_is_touched(self, run, capsys):
+        folder, _ = run(*SMALL, "annealing=none")
+        before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        with pytest.raises(SystemExit):
+            run(*SMALL, "annealing=none", "seed=1")
+        assert "holds another job" in capsys.readouterr().err
+        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+class TestManyJobs:
+    def test_a_failed_job_is_recorded_and_does_not_stop_the_others(self, run, tmp_path, capsys):
+        sweep = ("-m", *SMALL, "data=toy", "annealing=none", f"hydra.sweep.dir={tmp_path / 's'}")
+        with pytest.raises(SystemExit) as ended:
+            run(*sweep, "data.batch_size=4,0,8")
+        assert ended.value.code == 1
+        said = capsys.readouterr().err
+        assert "a job failed: `batch_size` must be at least 1, got 0." in said
+        (failure,) = (tmp_path / "s").glob("*/failure.json")
+        assert "`batch_size`" in json.loads(failure.read_text())["error"]
+        assert str(failure) in said
+        finished = sorted((tmp_path / "s").glob("*/result.json"))
+        assert len(finished) == 2
+        before = [path.stat().st_mtime_ns for path in finished]
+        with pytest.raises(SystemExit):
+            run(*sweep, "data.batch_size=4,0,8")
+        assert capsys.readouterr().out.count("already finished") == 2
+        assert [path.stat().st_mtime_ns for path in finished] == before
+
+    def test_every_domain_in_turn(self, run, tmp_path):
+        sweep = f"hydra.sweep.dir={tmp_path / 's'}"
+        run("sweep=leave_one_domain_out", *SMALL, "data=toy", "annealing=none", "seed=0", sweep)
+        results = [json.loads(p.read_text()) for p in (tmp_path / "s").glob("*/result.json")]
+        assert sorted(r["test_domain"] for r in results) == ["centre", "left", "right"]
+        assert {len(r["source_domains"]) for r in results} == {2}
+
+    def test_every_domain_needs_a_multirun(self, run, capsys):
+        with pytest.raises(SystemExit):
+            run(*SMALL, "data.test_domain=all")
+        assert "stands for one job a domain or pair of domains: add -m." in capsys.readouterr().err
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+    def test_launchers(self, tmp_path, launcher):
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+        command = [sys.executable, "-m", "gga_lightning.train", *SMALL, "data=toy", "seed=0,1"]
+        command += ["-m", "annealing=none", f"hydra/launcher={launcher}", "hydra.sweep.dir=s"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
+
+    @pytest.mark.slow
+    def test_jobs_of_two_processes_each(self, tmp_path):
+        command = [sys.executable, "-m", "gga_lightning.train", *SMALL, *SEARCH, "data=toy", "-m"]
+        command += ["trainer.devices=2", "+trainer.strategy=ddp", "seed=0,1", "hydra.sweep.dir=s"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
+        assert not list(tmp_path.glob("outputs"))
+
+    @pytest.mark.slow
+    def test_optuna(self, run, tmp_path):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+        sweep = (f"hydra.sweep.dir={tmp_path / 's'}", "hydra.sweeper.n_trials=2")
+        run("-m", "hydra/sweeper=optuna_validation", *SMALL, "data=toy", "annealing=none", *sweep)
+        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2

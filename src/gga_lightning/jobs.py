@@ -182,9 +182,9 @@ class Job:
 class JobProgress(Callback):
     """Keeps a run folder right while its job trains.
 
-    Until a checkpoint is written, everything is logged. And where a training goes on, it counts
-    as the straight one does: Lightning 2.6 runs an empty epoch when a training of ``max_steps``
-    is resumed from an epoch's end, and counts it among epochs and logged steps.
+    When a checkpoint is written, everything is logged. And a training that goes on counts as the
+    straight one does: Lightning 2.6 begins a resumed training of ``max_steps`` with an empty
+    epoch, and counts it among epochs and logged steps.
 
     Attributes:
         job: The job.
@@ -198,7 +198,7 @@ class JobProgress(Callback):
         """
         self.job = job
         self._step = 0
-        self._saved: dict[str, Any] = {}
+        self._logged_steps: int | None = None
         self._earlier = 0.0
         self._began = time.monotonic()
 
@@ -218,12 +218,11 @@ class JobProgress(Callback):
         """Called when a checkpoint is saved."""
         for logger in trainer.loggers:
             logger.save()
-        fit_loop = trainer.fit_loop
-        epochs: Any = fit_loop.epoch_progress.current
+        epochs: Any = trainer.fit_loop.epoch_progress.current
         checkpoint["job"] = {
             "seconds": self.seconds,
-            "epochs": epochs.processed if epochs.processed == epochs.started else None,
-            "logged_steps": getattr(fit_loop.epoch_loop, _LOGGED_STEPS),
+            "epoch_ended": epochs.processed == epochs.started,
+            "logged_steps": getattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS),
         }
 
     def on_load_checkpoint(
@@ -231,20 +230,28 @@ class JobProgress(Callback):
     ) -> None:
         """Called when a checkpoint is loaded, before Lightning's own counters are."""
         self._step = checkpoint["global_step"]
-        self._saved = checkpoint.get("job", {})
-        self._earlier = self._saved.get("seconds", 0.0)
+        saved = checkpoint.get("job", {})
+        self._earlier = saved.get("seconds", 0.0)
+        if saved.get("epoch_ended"):
+            self._logged_steps = saved["logged_steps"]
+            _end_epoch(checkpoint["loops"]["fit_loop"])
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when an epoch begins: the first one after loading counts on from there."""
-        epochs = self._saved.get("epochs")
-        if epochs is not None:
-            progress = trainer.fit_loop.epoch_progress
-            counters: tuple[Any, Any] = (progress.current, progress.total)
-            for counted in counters:
-                counted.ready = epochs + 1
-                counted.started = counted.processed = counted.completed = epochs
-            setattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS, self._saved["logged_steps"])
-        self._saved = {}
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch begins: the first one after loading counts on from there."""
+        if self._logged_steps is not None:
+            setattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS, self._logged_steps)
+            self._logged_steps = None
+
+
+def _end_epoch(progress: dict[str, Any]) -> None:
+    """Ends an epoch in Lightning's counters, which are saved just before it counts as completed."""
+    for counted in (progress["epoch_progress"][name] for name in ("total", "current")):
+        counted["completed"] = counted["processed"]
+    batches = progress["epoch_loop.batch_progress"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
 
 
 def config_hash(config: DictConfig) -> str:

@@ -203,6 +203,8 @@ def _description(
         "split_seed": config.seed if split_seed is None else split_seed,
         "hparams_seed": config.hparams_seed,
         "hyperparameters": drawn,
+        "num_classes": data.num_classes,
+        "input_shape": list(data.input_shape),
         "config_hash": config_hash(config),
         "settings": found,
     }
@@ -280,9 +282,13 @@ def _show(result: dict[str, Any], folder: Path) -> None:
 
 def _quieten() -> None:
     """Keeps back what a user of ``gga-train`` can do nothing about."""
-    warnings.filterwarnings("ignore", "Experiment logs directory")  # Hydra's files are in there
+    warnings.filterwarnings("ignore", "Experiment logs directory")  # the job's own files
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch
-    logging.getLogger(RANK_ZERO_LOGGER).addFilter(lambda record: "Tip:" not in record.getMessage())
+    told = ("Tip:", "GPU available:", "TPU available:", "`Trainer.fit` stopped:")
+    logging.getLogger(RANK_ZERO_LOGGER).addFilter(
+        lambda record: not any(words in record.getMessage() for words in told)
+    )
 
 
 @rank_zero_only

@@ -52,10 +52,10 @@ def test_labels_say_no_more_than_tells_methods_apart(tmp_path):
     control = "annealing.control"
     found = labels(
         tmp_path,
-        {"a.radius": 1, "a.schedule": "x", control: None},
-        {"a.radius": 2, "a.schedule": "y", control: None},
-        {"a.radius": 1, "a.schedule": "x", control: "scramble"},
-        {"a.radius": 2, "a.schedule": "y", control: "scramble"},
+        {"annealing.radius": 1, "annealing.schedule": "x", control: None},
+        {"annealing.radius": 2, "annealing.schedule": "y", control: None},
+        {"annealing.radius": 1, "annealing.schedule": "x", control: "scramble"},
+        {"annealing.radius": 2, "annealing.schedule": "y", control: "scramble"},
     )
     assert found == {
         "erm (radius=1)",
