@@ -1,6 +1,7 @@
 """Other forms of agreement voting, tried on the embedded data (docs/effect.md has what came of it).
 
-    cd benchmarks && gga-train sweep=forms && gga-report multirun --selection last
+    PYTHONPATH=benchmarks gga-train --config-dir benchmarks/conf sweep=forms
+    gga-report multirun --selection last
 
 Each overrides what a coordinate of a parameter keeps of its change.
 """

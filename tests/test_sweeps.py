@@ -150,7 +150,7 @@ SWEEP = (
     "algorithm=erm,mixup,fish",
     "trainer.max_steps=60",
     "data.steps_per_epoch=20",
-    "+trainer.enable_progress_bar=false",
+    "~callbacks.progress",
 )
 
 
@@ -184,7 +184,7 @@ def test_a_sweep_killed_twice_ends_as_one_left_alone(tmp_path):
         "annealing=gga_l",
         "annealing=voting annealing.end_step=30",
     ]
-    lists = "hydra.sweeper.alternatives.arm=[" + ",".join(f'"{a}"' for a in alternatives) + "]"
+    lists = "+hydra.sweeper.alternatives.arm=[" + ",".join(f'"{a}"' for a in alternatives) + "]"
     sweep = [*SWEEP, lists]
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     undisturbed = start(alone, *sweep)

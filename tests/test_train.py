@@ -412,15 +412,23 @@ class TestManyJobs:
     @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
     def test_launchers(self, tmp_path, launcher):
         pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
-        command = [sys.executable, "-m", "gga_lightning.train", *SMALL, "data=toy", "seed=0,1"]
-        command += ["-m", "annealing=none", f"hydra/launcher={launcher}", "hydra.sweep.dir=s"]
+        command = [
+            sys.executable,
+            "-m",
+            "gga_lightning.train",
+            "-m",
+            *SMALL,
+            "data=toy",
+            "seed=0,1",
+        ]
+        command += ["annealing=none", f"hydra/launcher={launcher}", "hydra.sweep.dir=s"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
 
     @pytest.mark.slow
     def test_jobs_of_two_processes_each(self, tmp_path):
-        command = [sys.executable, "-m", "gga_lightning.train", *SMALL, *SEARCH, "data=toy", "-m"]
+        command = [sys.executable, "-m", "gga_lightning.train", "-m", *SMALL, *SEARCH, "data=toy"]
         command += ["trainer.devices=2", "+trainer.strategy=ddp", "seed=0,1", "hydra.sweep.dir=s"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -428,8 +436,12 @@ class TestManyJobs:
         assert not list(tmp_path.glob("outputs"))
 
     @pytest.mark.slow
-    def test_optuna(self, run, tmp_path):
+    def test_optuna(self, tmp_path):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-        sweep = (f"hydra.sweep.dir={tmp_path / 's'}", "hydra.sweeper.n_trials=2")
-        run("-m", "hydra/sweeper=optuna_validation", *SMALL, "data=toy", "annealing=none", *sweep)
-        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
+        command = [sys.executable, "-m", "gga_lightning.train", "-m", *SMALL, "data=toy"]
+        command += ["hydra/sweeper=optuna_validation", "hydra.sweeper.n_trials=2"]
+        command += ["annealing=none", "hydra.sweep.dir=s"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results = [json.loads(p.read_text()) for p in (tmp_path / "s").glob("*/result.json")]
+        assert len({result["settings"]["algorithm.optimizer.lr"] for result in results}) == 2

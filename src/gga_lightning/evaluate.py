@@ -131,6 +131,7 @@ def evaluate(
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch
         trainer.test(module, datamodule=data, verbose=False)
     loaders = cast(dict[str, DataLoader[Any]], trainer.test_dataloaders)
     sources = facts.source_domains if data.name == facts.name else ()
@@ -251,8 +252,7 @@ def _check_fit(data: DomainDataModule, facts: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-eval``: errors end a run's evaluation in one line, or whole with
-    ``HYDRA_FULL_ERROR=1``.
+    """Runs ``gga-eval``: what is wrong with a run is said in one line, and the next one follows.
 
     Args:
         arguments: Those of the command line; the process's own if None.

@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import math
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
@@ -44,6 +45,9 @@ from gga_lightning.sweeps import register
 __all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
+
+# Strategies that start processes otherwise than by running the script again.
+_NO_SCRIPTS = ("spawn", "fork", "notebook")
 
 register()
 
@@ -318,9 +322,8 @@ def _job(config: DictConfig) -> float:
     result = Job(folder).result()
     finished_before = result is not None and result["config_hash"] == config_hash(config)
     if not finished_before:
-        if one_of_many:
-            _let_processes_join(hydra_config)
-        result = _run(config, folder, hydra_config)
+        apart = one_of_many and _starts_processes(config)
+        result = (_run_apart if apart else _run)(config, folder, hydra_config)
     assert result is not None
     if one_of_many and finished_before:
         print(f"already finished: {folder.name}", flush=True)
@@ -347,12 +350,23 @@ def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str
         raise
 
 
-def _let_processes_join(hydra_config: DictConfig) -> None:
-    """Makes Lightning start a job's further processes for this job, not for the whole sweep."""
-    flags = [argument for argument in sys.argv[1:] if argument.startswith("--config-")]
-    sys.argv[1:] = [*flags, *hydra_config.overrides.task, "hydra.mode=RUN"]
-    with read_write(hydra_config), open_dict(hydra_config):
-        hydra_config.run.dir = hydra_config.runtime.output_dir
+def _starts_processes(config: DictConfig) -> bool:
+    """Whether Lightning will start further processes from this one, which it can do once only."""
+    strategy = str(config.trainer.get("strategy", ""))
+    started = "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+    return strategy.startswith("ddp") and not strategy.endswith(_NO_SCRIPTS) and not started
+
+
+def _run_apart(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
+    """Runs a sweep's job as a command of its own."""
+    command = [sys.executable, "-m", "gga_lightning.train"]
+    command += [argument for argument in sys.argv[1:] if argument.startswith("--config-")]
+    command += [*hydra_config.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
+    status = subprocess.run(command, check=False).returncode
+    result = Job(folder).result()
+    if status != 0 or result is None:
+        raise RuntimeError(f"the job in {folder} ended with status {status}.")
+    return result
 
 
 def main() -> None:

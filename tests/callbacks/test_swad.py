@@ -142,6 +142,44 @@ def test_unknown_monitor():
         run([1.0], module=type("Silent", (Classifier,), {"validation_step": lambda *args: None})())
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_training_that_it_ended_stays_ended(tmp_path):
+    losses = [3, 3.1, 9, 9, 9, 9]
+
+    def fit(**settings):
+        module, swad = Scripted(losses), SWAD(patience=2, overfit_patience=2)
+        saved = ModelCheckpoint(tmp_path, save_last=True)
+        length = {"max_steps": -1, "max_epochs": 6, "limit_train_batches": EVERY}
+        run = trainer(swad, saved, enable_checkpointing=True, **length)
+        run.fit(module, combined_loader(), validation(), **settings)
+        return run.global_step, swad.start_step, swad.end_step, copies(module)
+
+    *straight, weights = fit()
+    assert straight[0] == 8
+    *again, resumed = fit(ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert again == straight
+    assert same(weights, resumed)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_resuming_counts_no_step_of_gradients_that_are_accumulated(tmp_path):
+    def fit(folder, *more, **settings):
+        swad, saved = SWAD(patience=1, stop=False), ModelCheckpoint(folder, save_last=True)
+        length = {"max_steps": -1, "max_epochs": 4, "accumulate_grad_batches": 2}
+        length["limit_train_batches"] = 2 * EVERY
+        run = trainer(swad, saved, *more, enable_checkpointing=True, **length)
+        run.fit(Scripted([1.0] * 9), combined_loader(), validation(), **settings)
+        return swad._average.count
+
+    class Stops(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    straight = fit(tmp_path / "straight")
+    fit(tmp_path, Stops())
+    assert fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", weights_only=True) == straight
+
+
 @pytest.mark.parametrize("epochs", [2, 5, 7])
 def test_resumes_bit_for_bit(epochs, tmp_path):
     """Before the beginning, in the average, and after its end."""
