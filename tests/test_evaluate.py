@@ -145,7 +145,7 @@ class TestWithoutTheData:
         (latest,) = (folder / "checkpoints").glob("oracle-*")
         other = torch.load(latest, weights_only=True)
         other["state_dict"]["classifier.bias"] += 1
-        torch.save(other, latest.with_name("oracle-1.ckpt"))
+        torch.save(other, latest.with_name("oracle-9.ckpt"))
         found = evaluate.load_model(folder, "oracle")
         assert_same_state(found, evaluate.load_model(finished, "oracle").state_dict())
 
@@ -222,7 +222,7 @@ class TestCommand:
         assert "mean" not in output
 
     def test_several_runs_and_overrides_anywhere(self, finished, capsys):
-        words = [str(finished), "--selection", "last", str(finished), "data.dataset.shift=style"]
+        words = [str(finished), "--selection", "swad", str(finished), "data.dataset.shift=style"]
         assert evaluate.main(words) == 0
         output = capsys.readouterr().out
         assert output.count("striped") == 2
@@ -241,6 +241,7 @@ class TestCommand:
         assert "240" in printed.out
         assert printed.err.count("gga-eval:") == 1
 
+    @pytest.mark.slow
     def test_quiet_in_a_process_of_its_own(self, finished, tmp_path):
         command = [sys.executable, "-m", "gga_lightning.evaluate", str(finished), "--json"]
         command += ["data.test_domain=0"]
@@ -288,6 +289,14 @@ class TestErrors:
         folder = run(tmp_path / "run", *SHORT, "data=toy")
         with pytest.raises(ValueError, match="validation, oracle, last, got 'swad'"):
             evaluate.load_model(folder, "swad")
+
+    def test_a_checkpoint_of_another_step(self, finished, tmp_path):
+        """As where `callbacks.checkpoint.monitor` is another."""
+        folder = shutil.copytree(finished, tmp_path / "run")
+        (path,) = (folder / "checkpoints").glob("oracle-*")
+        torch.save(torch.load(path, weights_only=True) | {"global_step": 5}, path)
+        with pytest.raises(ValueError, match=r"of step 21, which .* but oracle-21.ckpt .* step 5:"):
+            evaluate.load_model(folder, "oracle")
 
     def test_whole_on_request(self, finished, monkeypatch):
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")

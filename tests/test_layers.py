@@ -36,6 +36,7 @@ ROOMS = {
     "algorithms": {"backbones", "domains"},
     "data": {"domains"},
     "selection": set(),
+    "configuration": set(),
     "jobs": set(),
     "sweeps": {"data", "jobs"},
     "report": {"plots"},

@@ -21,15 +21,10 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Subset
 
 from gga_lightning.algorithms import DomainGeneralizer
+from gga_lightning.configuration import config_directory, explain
 from gga_lightning.data import DomainDataModule, DomainDataset
 from gga_lightning.jobs import Job
-from gga_lightning.train import (
-    RANK_ZERO_LOGGER,
-    _explain,  # pyright: ignore[reportPrivateUsage]
-    config_directory,
-    make_algorithm,
-    make_data,
-)
+from gga_lightning.train import RANK_ZERO_LOGGER, make_algorithm, make_data
 
 __all__ = ["Accuracy", "WholeDomains", "evaluate", "load_model", "main"]
 
@@ -56,15 +51,17 @@ def load_model(folder: str | Path, selection: str = _RULE) -> DomainGeneralizer:
         the run's data gave it: images must be normalized as in training.
 
     Raises:
-        ValueError: If the folder is no run's, or keeps no checkpoint of the selection.
+        ValueError: If the folder is no run's, or keeps no checkpoint of the selection, or that of
+            another step than ``result.json`` names.
     """
     folder = Path(folder)
     config = _saved_config(folder)
     path = _find_checkpoint(folder, selection)
     if "weights" in config.backbone:
         config.backbone.weights = None  # the checkpoint has them
-    module = make_algorithm(config, _facts(folder, config))
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    _check_step(folder, selection, path.name, checkpoint["global_step"])
+    module = make_algorithm(config, _facts(folder, config))
     module.load_state_dict(checkpoint["state_dict"])
     return module.eval()
 
@@ -209,6 +206,18 @@ def _step(path: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
+def _check_step(folder: Path, selection: str, name: str, step: int) -> None:
+    """Other callbacks than the default ones may keep something else under a selection's name."""
+    selections = (Job(folder).result() or {}).get("selections", {})
+    expected = selections[selection]["step"] if selection in selections else step
+    if step != expected:
+        raise ValueError(
+            f"`selection={selection!r}` must have a checkpoint of step {expected}, which the "
+            f"result names, but {name} in {str(folder)!r} is of step {step}: choose another "
+            "selection, or train again with the default callbacks."
+        )
+
+
 def _facts(folder: Path, config: DictConfig) -> Any:
     """What a model needs to know of its data: from the result, else from the data themselves."""
     result = Job(folder).result()
@@ -274,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            print(f"gga-eval: {_explain(error)}", file=sys.stderr)
+            print(f"gga-eval: {explain(error)}", file=sys.stderr)
             status = 1
         else:
             _show(run, options, found)

@@ -13,14 +13,23 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["FolderInUse", "Job", "JobProgress", "config_hash", "folder_name", "settings"]
+__all__ = [
+    "FolderInUse",
+    "Job",
+    "JobProgress",
+    "LastCheckpoint",
+    "config_hash",
+    "folder_name",
+    "settings",
+]
 
 # What makes a job the job it is; where it logs and what it shows does not.
 _GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
-_WATCHING = ("checkpoint", "oracle", "conflict", "progress")  # callbacks that only look
+_WATCHING = ("checkpoint", "oracle", "last", "conflict", "progress")  # callbacks that only look
 _SEEDS = ("seed", "split_seed", "test_domain")
 _LOGGED_STEPS = "_batches_that_stepped"  # Lightning's step of what is logged
 _DRAWN = {"domainbed": "${draw:", "swad": "${grid:"}
@@ -243,6 +252,31 @@ class JobProgress(Callback):
         if self._logged_steps is not None:
             setattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS, self._logged_steps)
             self._logged_steps = None
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves the training at the end of every epoch that ended with a validation.
+
+    Lightning's own ``save_last`` leaves out the epochs that are no better by ``monitor``.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Names the file.
+
+        Args:
+            path: Where to save; the last one stays.
+        """
+        self.path = path
+        self._validated = -1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when a validation pass ends."""
+        self._validated = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when an epoch ends: a training may end within one, without a validation."""
+        if self._validated == trainer.global_step:
+            trainer.save_checkpoint(self.path)
 
 
 def _end_epoch(progress: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """``gga-train``: trains an algorithm with one domain held out, from a Hydra configuration."""
 
-import difflib
 import importlib.metadata
 import logging
 import math
@@ -15,17 +14,11 @@ from typing import Any, cast
 import hydra
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import (
-    ConfigCompositionException,
-    InstantiationException,
-    MissingConfigException,
-)
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
@@ -36,13 +29,14 @@ from gga_lightning.callbacks import (
     GradientGuidedAnnealing,
     RandomState,
 )
+from gga_lightning.configuration import config_directory, explain
 from gga_lightning.data import DomainDataModule
 from gga_lightning.jobs import FolderInUse, Job, JobProgress, config_hash, settings
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
 from gga_lightning.sweeps import register
 
-__all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
+__all__ = ["ProgressBar", "main", "make_algorithm", "make_data", "train"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
@@ -50,17 +44,6 @@ RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 _NO_SCRIPTS = ("spawn", "fork", "notebook")
 
 register()
-
-
-def config_directory() -> str:
-    """Finds the Hydra groups: inside an installed package, or at the top of a checkout.
-
-    Returns:
-        An absolute path.
-    """
-    here = Path(__file__).resolve()
-    shipped = here.parent / "conf"
-    return str(shipped if shipped.is_dir() else here.parents[2] / "conf")
 
 
 def train(
@@ -346,7 +329,7 @@ def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str
     except Exception as error:
         if hydra_config.mode == RunMode.MULTIRUN:
             where = "" if isinstance(error, FolderInUse) else f" ({folder / 'failure.json'})"
-            print(f"gga-train: a job failed: {_explain(error)}{where}", file=sys.stderr)
+            print(f"gga-train: a job failed: {explain(error)}{where}", file=sys.stderr)
         raise
 
 
@@ -378,42 +361,9 @@ def main() -> None:
     try:
         _job()
     except Exception as error:
-        print(f"gga-train: {_explain(error)}", file=sys.stderr)
+        print(f"gga-train: {explain(error)}", file=sys.stderr)
         print("(HYDRA_FULL_ERROR=1 shows where it comes from)", file=sys.stderr)
         sys.exit(1)
-
-
-def _explain(error: Exception) -> str:
-    """An error in one line that says what to do."""
-    cause = error.__cause__
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
-        return _explain_key(error, cause)
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        return _explain_option(error.missing_cfg_file, error.options)
-    if isinstance(error, InstantiationException) and cause is not None:
-        error = cast(Exception, cause)
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-
-
-def _explain_option(path: str, options: Sequence[str]) -> str:
-    """What a misspelt option could have been."""
-    group, _, name = path.rpartition("/")
-    close = difflib.get_close_matches(name, options, n=1)
-    guess = f" Did you mean `{close[0]}`?" if close else ""
-    return f"there is no option `{group}={name}`.{guess} There are: {', '.join(options)}."
-
-
-def _explain_key(error: Exception, cause: OmegaConfBaseException) -> str:
-    """What a misspelt setting could have been."""
-    parent, key = cause.parent_node, str(cause.key)
-    if not isinstance(parent, DictConfig):
-        return " ".join(f"{error} {cause}".split())
-    valid = [str(name) for name in parent if not str(name).startswith("_")]
-    close = difflib.get_close_matches(key, valid, n=1)
-    guess = f" Did you mean `{close[0]}`?" if close else ""
-    where = str(cause.full_key).removesuffix(key).rstrip(".") or "the top level"
-    return f"there is no setting `{cause.full_key}`.{guess} Valid at {where}: {', '.join(valid)}."
 
 
 if __name__ == "__main__":
