@@ -37,7 +37,7 @@ def jobs():
 
     def jobs(*typed, max_batch_size=None, **settings):
         loader = ConfigLoaderImpl(create_config_search_path(config_directory()))
-        found = Plugins.instance().class_name_to_class["hydra_plugins.gga_lightning.DomainSweeper"]
+        found = Plugins.instance().class_name_to_class["hydra_plugins.gga_lightning_sweeper.DomainSweeper"]
         sweeper = found(**settings)
         sweeper.config = loader.load_configuration("train", [], RunMode.MULTIRUN)
         sweeper.hydra_context = HydraContext(loader, callbacks=None)
