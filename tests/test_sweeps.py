@@ -37,7 +37,8 @@ def jobs():
 
     def jobs(*typed, max_batch_size=None, **settings):
         loader = ConfigLoaderImpl(create_config_search_path(config_directory()))
-        found = Plugins.instance().class_name_to_class["hydra_plugins.gga_lightning_sweeper.DomainSweeper"]
+        name = "hydra_plugins.gga_lightning_sweeper.DomainSweeper"
+        found = Plugins.instance().class_name_to_class[name]
         sweeper = found(**settings)
         sweeper.config = loader.load_configuration("train", [], RunMode.MULTIRUN)
         sweeper.hydra_context = HydraContext(loader, callbacks=None)
