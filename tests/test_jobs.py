@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
-from gga_lightning.configuration import config_directory
 from gga_lightning.jobs import FolderInUse, Job, config_hash, folder_name, settings
+from gga_lightning.train import config_directory
 from tests.helpers import trainer
 
 HOLDS = """

@@ -18,8 +18,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf.errors import InterpolationResolutionError
 
-from gga_lightning.configuration import config_directory
 from gga_lightning.sweeps import domain_names
+from gga_lightning.train import config_directory
 
 
 def composed(*overrides):

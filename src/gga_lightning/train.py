@@ -36,7 +36,7 @@ from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
 from gga_lightning.sweeps import register
 
-__all__ = ["ProgressBar", "main", "make_algorithm", "make_data", "train"]
+__all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
