@@ -192,7 +192,7 @@ class TestRun:
             sweep = f"hydra.sweep.dir={tmp_path / name}"
             run("-m", *small, f"algorithm={algorithm}", *chosen, sweep)
         results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("[ab]/*/result.json"))]
-        assert [r["annealing"] for r in results] == ["none", "gga_l", "gga"]
+        assert [r["annealing"] for r in results] == ["gga_l", "none", "gga"]
         for result in results:
             assert result["steps"] == 110
             assert "swad" in result["selections"]
