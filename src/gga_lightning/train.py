@@ -75,7 +75,7 @@ def train(
         logger=_instances(config.logger),
         default_root_dir=str(folder),
     )
-    trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint)
+    trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
     selections = select(history.evaluations)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
