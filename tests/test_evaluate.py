@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 from gga_lightning import evaluate, train
-from gga_lightning.data import DomainDataModule, Toy
+from gga_lightning.data import Toy
 
 CONFIGURATION = Path(train.config_directory())
 ALGORITHMS = sorted(path.stem for path in (CONFIGURATION / "algorithm").glob("*.yaml"))
@@ -304,10 +304,8 @@ class TestErrors:
             evaluate.main([str(finished), "data=toy"])
 
 
-def test_all_that_the_data_module_reads_is_set():
-    """WholeDomains does without its parent's constructor."""
+def test_whole_domains_are_not_split():
     data = evaluate.WholeDomains(Toy(), eval_batch_size=4, num_workers=0, batch_size=3)
-    assert isinstance(data, DomainDataModule)
     loaders = data.test_dataloader()
     assert list(loaders) == ["all/centre", "all/right", "all/left"]
     assert sum(len(targets) for _, targets in loaders["all/left"]) == 1250

@@ -234,6 +234,11 @@ class TestErrors:
                 ["annealing.startstep=3"],
                 "no setting `annealing.startstep`. Did you mean `start_step`",
             ),
+            (
+                ["trainer.gradient_clip_val=1"],
+                "`trainer.gradient_clip_val` is not among the configuration's settings, but "
+                "Trainer takes it: add it by a plus, `+trainer.gradient_clip_val=...`.",
+            ),
             (["sed=3"], "no setting `sed`. Did you mean `seed`? Valid at the top level:"),
             (
                 ["algorithm=ermm"],

@@ -1,6 +1,7 @@
 """Where the configuration lies, and in a line what is wrong with one."""
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -10,6 +11,7 @@ from hydra.errors import (
     InstantiationException,
     MissingConfigException,
 )
+from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -78,10 +80,16 @@ def _install(extra: str) -> str:
 
 
 def _explain_key(error: Exception, cause: OmegaConfBaseException) -> str:
-    """What a misspelt setting could have been."""
+    """What a misspelt setting could have been, or how one that is not listed is added."""
     parent, key = cause.parent_node, str(cause.key)
     if not isinstance(parent, DictConfig):
         return " ".join(f"{error} {cause}".split())
+    target = parent.get("_target_", "")
+    if target and key in inspect.signature(get_object(target)).parameters:
+        return (
+            f"`{cause.full_key}` is not among the configuration's settings, but "
+            f"{target.rpartition('.')[2]} takes it: add it by a plus, `+{cause.full_key}=...`."
+        )
     valid = [str(name) for name in parent if not str(name).startswith("_")]
     close = difflib.get_close_matches(key, valid, n=1)
     guess = f" Did you mean `{close[0]}`?" if close else ""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Subset
 
 from gga_lightning.algorithms import DomainGeneralizer
 from gga_lightning.configuration import config_directory, explain
-from gga_lightning.data import DomainDataModule, DomainDataset
+from gga_lightning.data import DomainDataset
+from gga_lightning.data.loaders import DomainLoaders
 from gga_lightning.jobs import Job
 from gga_lightning.train import RANK_ZERO_LOGGER, make_algorithm, make_data
 
@@ -115,7 +116,7 @@ def evaluate(
     if overrides:
         config.data = _other_data(folder, overrides)
         config.data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
-    data = make_data(config)
+    data: DomainLoaders = make_data(config)
     _check_fit(data, facts)
     trainer = Trainer(
         accelerator=device,
@@ -141,7 +142,7 @@ def evaluate(
     return found
 
 
-class WholeDomains(DomainDataModule):
+class WholeDomains(DomainLoaders):
     """All samples of all domains, of any number and size: nothing is split or held out."""
 
     def __init__(
@@ -153,17 +154,10 @@ class WholeDomains(DomainDataModule):
             dataset: The domains.
             eval_batch_size: Samples in a batch; at least 1.
             num_workers: Worker processes.
-            **training: What else :class:`DomainDataModule` takes, which is not used.
+            **training: What else :class:`~gga_lightning.data.DomainDataModule` takes, which is
+                not used.
         """
-        LightningDataModule.__init__(self)  # the parent's own would split the domains
-        self.name = dataset.name
-        self.num_classes = dataset.num_classes
-        self.input_shape = tuple(dataset.input_shape)
-        self._dataset = dataset
-        self._eval_batch_size = eval_batch_size
-        self._num_workers = num_workers
-        if getattr(dataset, "as_uint8", False):
-            self.on_after_batch_transfer = self._to_floats
+        super().__init__(dataset, eval_batch_size=eval_batch_size, num_workers=num_workers)
 
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
         """Makes one loader a domain, ``all/<domain>``."""
@@ -246,7 +240,7 @@ def _other_data(folder: Path, overrides: Sequence[str]) -> DictConfig:
         return compose("train" if chosen else "config", list(overrides)).data
 
 
-def _check_fit(data: DomainDataModule, facts: Any) -> None:
+def _check_fit(data: DomainLoaders, facts: Any) -> None:
     if data.num_classes != facts.num_classes:
         raise ValueError(
             f"the data must have the model's {facts.num_classes} classes, in their order, but "

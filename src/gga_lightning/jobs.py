@@ -1,8 +1,7 @@
-"""Run folders: which job one belongs to, whether it is finished, and how it goes on."""
+"""Run folders: whose one is, whether its job is finished, and how it goes on."""
 
 import contextlib
 import csv
-import hashlib
 import json
 import os
 import time
@@ -17,22 +16,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = [
-    "FolderInUse",
-    "Job",
-    "JobProgress",
-    "LastCheckpoint",
-    "config_hash",
-    "folder_name",
-    "settings",
-]
+__all__ = ["FolderInUse", "Job", "JobProgress", "LastCheckpoint"]
 
-# What makes a job the job it is; where it logs and what it shows does not.
-_GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
-_WATCHING = ("checkpoint", "oracle", "last", "conflict", "progress")  # callbacks that only look
-_SEEDS = ("seed", "split_seed", "test_domain")
 _LOGGED_STEPS = "_batches_that_stepped"  # Lightning's step of what is logged
-_DRAWN = {"domainbed": "${draw:", "swad": "${grid:"}
 
 
 class FolderInUse(ValueError):
@@ -78,7 +64,7 @@ class Job:
         """Holds the folder for this process, and notes an error that ends the job.
 
         Args:
-            config_hash: The job's identity, see :func:`config_hash`.
+            config_hash: The job's identity, see :mod:`gga_lightning.identity`.
             overrides: What was typed or swept for the job, for reports.
 
         Yields:
@@ -124,22 +110,15 @@ class Job:
     def go_on(self, step: int, trainer: Trainer) -> None:
         """Brings the folder to where it was at a step, and notes the start.
 
-        Rows of ``metrics.csv`` from before that step are written again, digit for digit;
-        checkpoints of later steps are deleted, since these steps will be trained again.
+        Rows of ``metrics.csv`` from before that step are written again, digit for digit, or the
+        file stays as it was if there is no CSV logger now; checkpoints of later steps are
+        deleted, since these steps will be trained again.
 
         Args:
             step: The optimizer step from which the training goes on.
             trainer: The trainer, for its loggers.
         """
-        earlier = self.folder / "metrics-earlier.csv"
-        rows = [row for row in _rows(earlier) if int(row["step"]) < step]
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
-                for row in rows:
-                    values: dict[str, Any] = {n: v for n, v in row.items() if v and n != "step"}
-                    logger.log_metrics(values, int(row["step"]))
-                logger.save()
-        earlier.unlink(missing_ok=True)
+        self._restore_metrics(step, [x for x in trainer.loggers if isinstance(x, CSVLogger)])
         for path in (self.folder / "checkpoints").glob("*-*.ckpt"):
             number = path.stem.rpartition("-")[2]
             if number.isdigit() and int(number) > step:
@@ -167,6 +146,21 @@ class Job:
         OmegaConf.save(config, folder / "config.yaml")
         OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
         OmegaConf.save(hydra.overrides.task, folder / "overrides.yaml")
+
+    def _restore_metrics(self, step: int, loggers: Sequence[CSVLogger]) -> None:
+        earlier = self.folder / "metrics-earlier.csv"
+        if not earlier.exists():
+            return
+        if not loggers:
+            earlier.replace(self.folder / "metrics.csv")
+            return
+        rows = [row for row in _rows(earlier) if int(row["step"]) < step]
+        for logger in loggers:
+            for row in rows:
+                values: dict[str, Any] = {n: v for n, v in row.items() if v and n != "step"}
+                logger.log_metrics(values, int(row["step"]))
+            logger.save()
+        earlier.unlink()
 
     def _note_failure(self, error: Exception) -> None:
         self._write(
@@ -288,93 +282,6 @@ def _end_epoch(progress: dict[str, Any]) -> None:
     batches["is_last_batch"] = False
 
 
-def config_hash(config: DictConfig) -> str:
-    """Computes a job's identity.
-
-    Args:
-        config: The composed configuration.
-
-    Returns:
-        16 hexadecimal digits, equal for configurations that differ in nothing but where they log
-        and what they show.
-    """
-    parts: dict[str, Any] = {name: _content(config, name) for name in _GROUPS}
-    held_out = config.data.test_domain
-    held_out = list(held_out) if OmegaConf.is_list(held_out) else [held_out]
-    parts["data"]["test_domain"] = list(map(str, held_out))  # 45 and '45' are the same
-    parts |= {"seed": config.seed, "drawn": sorted(_drawn(config))}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flattens a job's settings, for reports to compare.
-
-    Args:
-        config: The composed configuration.
-
-    Returns:
-        From dotted name to value: all settings of the groups but seeds, the held-out domain and
-        callbacks that only look; and apart from these what a search space drew.
-    """
-    found = {
-        name: value
-        for group in _GROUPS
-        for name, value in _flat(_content(config, group), group)
-        if name.rpartition(".")[2] not in _SEEDS
-    }
-    drawn = {name: found.pop(name) for name in _drawn(config) if name in found}
-    return found, drawn
-
-
-def folder_name(config: DictConfig, choices: Mapping[str, Any]) -> str:
-    """Names a job's folder in a multirun: the same job, the same name.
-
-    Args:
-        config: The composed configuration.
-        choices: The chosen option of each configuration group.
-
-    Returns:
-        Data, held-out domain, algorithm, annealing and seed, for people, then the job's identity.
-    """
-    held_out = config.data.test_domain
-    held_out = "+".join(map(str, held_out)) if OmegaConf.is_list(held_out) else held_out
-    chosen = [choices.get(group) for group in ("algorithm", "annealing")]
-    parts = [choices.get("data"), held_out, *chosen, f"seed{config.seed}", config_hash(config)]
-    return "-".join(
-        "".join(c if c.isalnum() or c in "+-._" else "_" for c in str(p)) for p in parts
-    )
-
-
-def _content(config: DictConfig, group: str) -> dict[str, Any]:
-    # callbacks unresolved, since they may name the run folder
-    content = OmegaConf.to_container(config[group], resolve=group != "callbacks")
-    assert isinstance(content, dict)
-    skipped = _WATCHING if group == "callbacks" else ()
-    return {str(name): value for name, value in content.items() if name not in skipped}
-
-
-def _drawn(config: DictConfig) -> list[str]:
-    """The names of the settings that a search space draws."""
-    if config.search_space is None:
-        return []
-    raw = {g: OmegaConf.to_container(config[g], resolve=False) for g in _GROUPS}
-    return [
-        n
-        for n, value in _flat(raw)
-        if isinstance(value, str) and value.startswith(_DRAWN[config.search_space])
-    ]
-
-
-def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        dotted = f"{prefix}.{name}" if prefix else str(name)
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, dotted)
-        else:
-            yield dotted, value
-
-
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    if path.exists():
-        with path.open(newline="") as file:
-            yield from csv.DictReader(file)
+    with path.open(newline="") as file:
+        yield from csv.DictReader(file)

@@ -8,7 +8,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gga_lightning.data.batches import seed_hash
-from gga_lightning.jobs import folder_name
+from gga_lightning.identity import folder_name
 
 __all__ = ["domain_names", "draw", "grid", "register"]
 

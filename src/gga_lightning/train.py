@@ -31,7 +31,8 @@ from gga_lightning.callbacks import (
 )
 from gga_lightning.configuration import config_directory, explain
 from gga_lightning.data import DomainDataModule
-from gga_lightning.jobs import FolderInUse, Job, JobProgress, config_hash, settings
+from gga_lightning.identity import config_hash, settings
+from gga_lightning.jobs import FolderInUse, Job, JobProgress
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
 from gga_lightning.sweeps import register

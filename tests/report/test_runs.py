@@ -108,19 +108,19 @@ def test_failed_and_unfinished_runs_are_named(tmp_path):
     failed, odd, unfinished = (write_run(tmp_path, Spec((name,))) for name in "abc")
     for spec in (failed, odd, unfinished):
         (spec.folder / "result.json").unlink()
-    failure = {"error": "RuntimeError: out of memory", "traceback": "...\n", "step": 40}
+    failure = {"error": "RuntimeError: out of memory", "traceback": "...\n"}
     (failed.folder / "failure.json").write_text(json.dumps(failure))
     (odd.folder / "failure.json").write_text("[]")
     findings = {finding.folder: finding for finding in read_runs([tmp_path]).findings}
     assert findings[failed.folder].kind == "failed"
-    assert findings[failed.folder].reason == "RuntimeError: out of memory (at step 40)"
+    assert findings[failed.folder].reason == "RuntimeError: out of memory"
     assert findings[odd.folder].kind == "failed"
     assert findings[unfinished.folder].kind == "unfinished"
 
 
 def test_a_finished_run_may_have_failed_before(tmp_path):
     spec = write_run(tmp_path, Spec())
-    (spec.folder / "failure.json").write_text('{"error": "x", "traceback": "", "step": null}')
+    (spec.folder / "failure.json").write_text('{"error": "x", "traceback": ""}')
     assert not read_runs([tmp_path]).findings
 
 

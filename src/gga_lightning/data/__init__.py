@@ -2,7 +2,8 @@
 
 from gga_lightning.data.digits import Digits
 from gga_lightning.data.folders import ImageFolders, ImageTable
-from gga_lightning.data.module import DomainDataModule, DomainDataset
+from gga_lightning.data.loaders import DomainDataset
+from gga_lightning.data.module import DomainDataModule
 from gga_lightning.data.toy import Toy
 
 __all__ = ["Digits", "DomainDataModule", "DomainDataset", "ImageFolders", "ImageTable", "Toy"]

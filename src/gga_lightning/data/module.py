@@ -1,56 +1,22 @@
 """Splits a data set's domains into parts and loads them, one loader a source domain."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Sequence, Sized
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from gga_lightning.data.batches import (
-    EvaluationSampler,
-    TrainBatches,
-    TrainSampler,
-    Transformed,
-    seed_hash,
-)
-from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_float
+from gga_lightning.data.batches import TrainBatches, TrainSampler, Transformed, seed_hash
+from gga_lightning.data.loaders import DomainDataset, DomainLoaders
 
-__all__ = ["DomainDataModule", "DomainDataset", "split_indices"]
+__all__ = ["DomainDataModule", "split_indices"]
 
 
-class DomainDataset(Protocol):
-    """A data set with several domains.
-
-    It may also have ``train_transform`` and ``eval_transform``, callables on one input, for which
-    worker processes do the work; and a true ``as_uint8``: inputs are then integer images, which
-    the data module normalizes on the device, as the featurizer's ``normalization`` says, those of
-    training after a ``device_transform``, a callable on a batch of them.
-
-    Attributes:
-        name: What it is called in results.
-        domains: Domain name to its samples, pairs (input, integer target).
-        num_classes: How many classes the targets have.
-        input_shape: Shape of one input.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def domains(self) -> Mapping[str, Dataset[Any]]: ...  # noqa: D102
-
-    @property
-    def num_classes(self) -> int: ...  # noqa: D102
-
-    @property
-    def input_shape(self) -> tuple[int, ...]: ...  # noqa: D102
-
-
-class DomainDataModule(LightningDataModule):
+class DomainDataModule(DomainLoaders):
     """Leaves domains out for the test and trains on the others, by the field's protocol.
 
     Every domain is split at random in two. Of a source domain the larger part trains and the
@@ -117,34 +83,24 @@ class DomainDataModule(LightningDataModule):
             ValueError: If an argument is out of range, there is no such domain, fewer than one
                 source domain is left, or a source domain is too small to split.
         """
-        super().__init__()
+        super().__init__(dataset, eval_batch_size=eval_batch_size, num_workers=num_workers)
         names = list(dataset.domains)
         self.test_domains = _find(names, test_domain)
         self.source_domains = [name for name in names if name not in self.test_domains]
         if not self.source_domains:
             raise ValueError(f"`test_domain` must leave a domain to train on, got all of {names}.")
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ValueError(f"`steps_per_epoch` must be at least 1, got {steps_per_epoch}.")
         if not 0.0 < holdout_fraction < 1.0:
             raise ValueError(f"`holdout_fraction` must be in (0, 1), got {holdout_fraction}.")
-        self.name = dataset.name
-        self.num_classes = dataset.num_classes
-        self.input_shape = tuple(dataset.input_shape)
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self._seed = seed
-        self._eval_batch_size = eval_batch_size
-        self._num_workers = num_workers
-        self._dataset = dataset
         self._balance_classes = balance_classes
         self._augment_validation = augment_validation
         self._shuffle_domains = shuffle_domains
-        if getattr(dataset, "as_uint8", False):
-            # only then, since Lightning lets it replace a hook of the module's own
-            self.on_after_batch_transfer = self._to_floats
         self._large: dict[str, Subset[Any]] = {}
         self._small: dict[str, Subset[Any]] = {}
         for index, (name, domain) in enumerate(dataset.domains.items()):
@@ -205,48 +161,12 @@ class DomainDataModule(LightningDataModule):
             f"test/{name}": self._evaluation_loader(self._large[name]) for name in self.test_domains
         }
 
-    def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
-        # Lightning opens one after the other, so that only one has workers at a time
-        kind = "train_transform" if augment else "eval_transform"
-        return DataLoader(
-            Transformed(part, getattr(self._dataset, kind, None)),
-            batch_size=self._eval_batch_size,
-            sampler=EvaluationSampler(len(part), *self._ranks()),
-            num_workers=self._num_workers,
-            pin_memory=self._pins(),
-        )
-
-    def _to_floats(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turns integer images into floats, on the device, as the featurizer wants them."""
-        trainer = self.trainer
-        featurizer = getattr(trainer and trainer.lightning_module, "featurizer", None)
-        normalization = getattr(featurizer, "normalization", None) or (IMAGENET_MEAN, IMAGENET_STD)
-        transform = getattr(self._dataset, "device_transform", None)
-
-        def finished(images: Tensor) -> Tensor:
-            if transform is not None and trainer is not None and trainer.training:
-                images = transform(images)
-            return to_float(images, *normalization)
-
-        if isinstance(batch, Mapping):
-            return {name: (finished(images), *rest) for name, (images, *rest) in batch.items()}
-        images, *rest = batch
-        return finished(images), *rest
-
     def _weights(self, part: Subset[Any]) -> int | Tensor:
         """How probable each sample is: where all are alike, their number."""
         if not self._balance_classes:
             return len(part)
         targets = torch.as_tensor(_targets(part.dataset))[torch.as_tensor(part.indices)]
         return 1 / targets.bincount()[targets].double()
-
-    def _pins(self) -> bool:
-        return self._num_workers > 0 and torch.cuda.is_available()
-
-    def _ranks(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
 
 
 def split_indices(

@@ -118,9 +118,9 @@ def _differences(comparisons: Sequence[Comparison]) -> Figure:
 def _search(data: str, methods: Sequence[Method]) -> Figure:
     return plot_search(
         [method.label for method in methods],
-        [np.mean(_gains(method, "mean_gain")) for method in methods],
+        [float(np.mean(_gains(method, "mean_gain"))) for method in methods],
         [
-            np.mean(values) if values else _MISSING
+            float(np.mean(values)) if values else _MISSING
             for values in (_gains(method, "mean_transfer") for method in methods)
         ],
         title=f"{data}: what the search gains",

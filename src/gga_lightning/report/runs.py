@@ -108,12 +108,10 @@ def _without_result(folder: Path) -> _Unusable:
     """A failed or an unfinished run, by what the folder holds."""
     try:
         failure = json.loads((folder / "failure.json").read_bytes())
-        step = failure.get("step")
-        where = "" if step is None else f" (at step {step})"
-        return _Unusable("failed", " ".join(f"{failure['error']}{where}".split()))
+        return _Unusable("failed", " ".join(str(failure["error"]).split()))
     except FileNotFoundError:
         return _Unusable("unfinished", "interrupted, or running now")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         return _Unusable("failed", f"failure.json cannot be read: {error!r}")
 
 

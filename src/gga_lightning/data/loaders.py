@@ -1,0 +1,112 @@
+"""What a data set with several domains is, and how its samples come to be evaluated."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from gga_lightning.data.batches import EvaluationSampler, Transformed
+from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_float
+
+__all__ = ["DomainDataset", "DomainLoaders"]
+
+
+class DomainDataset(Protocol):
+    """A data set with several domains.
+
+    It may also have ``train_transform`` and ``eval_transform``, callables on one input, for which
+    worker processes do the work; and a true ``as_uint8``: inputs are then integer images, which
+    the data module normalizes on the device, as the featurizer's ``normalization`` says, those of
+    training after a ``device_transform``, a callable on a batch of them.
+
+    Attributes:
+        name: What it is called in results.
+        domains: Domain name to its samples, pairs (input, integer target).
+        num_classes: How many classes the targets have.
+        input_shape: Shape of one input.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def domains(self) -> Mapping[str, Dataset[Any]]: ...  # noqa: D102
+
+    @property
+    def num_classes(self) -> int: ...  # noqa: D102
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+
+class DomainLoaders(LightningDataModule):
+    """What data modules of domains share: their facts, evaluation loaders, images to floats.
+
+    Attributes:
+        name: The data set's name.
+        num_classes: How many classes there are.
+        input_shape: Shape of one input.
+    """
+
+    def __init__(self, dataset: DomainDataset, *, eval_batch_size: int, num_workers: int) -> None:
+        """Takes the domains.
+
+        Args:
+            dataset: The domains.
+            eval_batch_size: Samples in an evaluation batch; at least 1.
+            num_workers: Worker processes of a loader.
+
+        Raises:
+            ValueError: If ``eval_batch_size`` is less than 1.
+        """
+        super().__init__()
+        if eval_batch_size < 1:
+            raise ValueError(f"`eval_batch_size` must be at least 1, got {eval_batch_size}.")
+        self.name = dataset.name
+        self.num_classes = dataset.num_classes
+        self.input_shape = tuple(dataset.input_shape)
+        self._dataset = dataset
+        self._eval_batch_size = eval_batch_size
+        self._num_workers = num_workers
+        if getattr(dataset, "as_uint8", False):
+            # only then, since Lightning lets it replace a hook of the module's own
+            self.on_after_batch_transfer = self._to_floats
+
+    def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
+        # Lightning opens one after the other, so that only one has workers at a time
+        kind = "train_transform" if augment else "eval_transform"
+        return DataLoader(
+            Transformed(part, getattr(self._dataset, kind, None)),
+            batch_size=self._eval_batch_size,
+            sampler=EvaluationSampler(len(part), *self._ranks()),
+            num_workers=self._num_workers,
+            pin_memory=self._pins(),
+        )
+
+    def _to_floats(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turns integer images into floats, on the device, as the featurizer wants them."""
+        trainer = self.trainer
+        featurizer = getattr(trainer and trainer.lightning_module, "featurizer", None)
+        normalization = getattr(featurizer, "normalization", None) or (IMAGENET_MEAN, IMAGENET_STD)
+        transform = getattr(self._dataset, "device_transform", None)
+
+        def finished(images: Tensor) -> Tensor:
+            if transform is not None and trainer is not None and trainer.training:
+                images = transform(images)
+            return to_float(images, *normalization)
+
+        if isinstance(batch, Mapping):
+            return {name: (finished(images), *rest) for name, (images, *rest) in batch.items()}
+        images, *rest = batch
+        return finished(images), *rest
+
+    def _pins(self) -> bool:
+        return self._num_workers > 0 and torch.cuda.is_available()
+
+    def _ranks(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

@@ -1,0 +1,102 @@
+"""Which job a configuration is: its hash, its settings, and the name of its folder."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["config_hash", "folder_name", "settings"]
+
+# What makes a job the job it is; where it logs and what it shows does not.
+_GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
+_WATCHING = ("checkpoint", "oracle", "last", "conflict", "progress")  # callbacks that only look
+_SEEDS = ("seed", "split_seed", "test_domain")
+_DRAWN = {"domainbed": "${draw:", "swad": "${grid:"}
+
+
+def config_hash(config: DictConfig) -> str:
+    """Computes a job's identity.
+
+    Args:
+        config: The composed configuration.
+
+    Returns:
+        16 hexadecimal digits, equal for configurations that differ in nothing but where they log
+        and what they show.
+    """
+    parts: dict[str, Any] = {name: _content(config, name) for name in _GROUPS}
+    held_out = config.data.test_domain
+    held_out = list(held_out) if OmegaConf.is_list(held_out) else [held_out]
+    parts["data"]["test_domain"] = list(map(str, held_out))  # 45 and '45' are the same
+    parts |= {"seed": config.seed, "drawn": sorted(_drawn(config))}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Flattens a job's settings, for reports to compare.
+
+    Args:
+        config: The composed configuration.
+
+    Returns:
+        From dotted name to value: all settings of the groups but seeds, the held-out domain and
+        callbacks that only look; and apart from these what a search space drew.
+    """
+    found = {
+        name: value
+        for group in _GROUPS
+        for name, value in _flat(_content(config, group), group)
+        if name.rpartition(".")[2] not in _SEEDS
+    }
+    drawn = {name: found.pop(name) for name in _drawn(config) if name in found}
+    return found, drawn
+
+
+def folder_name(config: DictConfig, choices: Mapping[str, Any]) -> str:
+    """Names a job's folder in a multirun: the same job, the same name.
+
+    Args:
+        config: The composed configuration.
+        choices: The chosen option of each configuration group.
+
+    Returns:
+        Data, held-out domain, algorithm, annealing and seed, for people, then the job's identity.
+    """
+    held_out = config.data.test_domain
+    held_out = "+".join(map(str, held_out)) if OmegaConf.is_list(held_out) else held_out
+    chosen = [choices.get(group) for group in ("algorithm", "annealing")]
+    parts = [choices.get("data"), held_out, *chosen, f"seed{config.seed}", config_hash(config)]
+    return "-".join(
+        "".join(c if c.isalnum() or c in "+-._" else "_" for c in str(p)) for p in parts
+    )
+
+
+def _content(config: DictConfig, group: str) -> dict[str, Any]:
+    # callbacks unresolved, since they may name the run folder
+    content = OmegaConf.to_container(config[group], resolve=group != "callbacks")
+    assert isinstance(content, dict)
+    skipped = _WATCHING if group == "callbacks" else ()
+    return {str(name): value for name, value in content.items() if name not in skipped}
+
+
+def _drawn(config: DictConfig) -> list[str]:
+    """The names of the settings that a search space draws."""
+    if config.search_space is None:
+        return []
+    raw = {g: OmegaConf.to_container(config[g], resolve=False) for g in _GROUPS}
+    return [
+        n
+        for n, value in _flat(raw)
+        if isinstance(value, str) and value.startswith(_DRAWN[config.search_space])
+    ]
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        dotted = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, dotted)
+        else:
+            yield dotted, value

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from gga_lightning.configuration import config_directory
+from gga_lightning.identity import config_hash, folder_name, settings
+from gga_lightning.sweeps import register
+
+register()
+
+
+def composed(*overrides):
+    with initialize_config_dir(config_directory(), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def test_does_not_depend_on_where_it_logs_and_what_it_shows():
+    same = ("logger=none", "callbacks=none"), ("callbacks.conflict.every_n_steps=7",)
+    assert {config_hash(composed(*overrides)) for overrides in ((), *same)} == {
+        config_hash(composed())
+    }
+
+
+@pytest.mark.parametrize("written", ["'45'", "[45]", "['45']"])
+def test_does_not_depend_on_how_a_domain_is_written(written):
+    same = composed("data.test_domain=45"), composed(f"data.test_domain={written}")
+    assert config_hash(same[0]) == config_hash(same[1])
+
+
+def test_depends_on_what_changes_the_numbers():
+    different = (
+        (),
+        ("seed=1",),
+        ("annealing=none",),
+        ("data=toy",),
+        ("data.test_domain=0",),
+        ("callbacks=swad",),
+        ("trainer.max_steps=900",),
+        ("algorithm.optimizer.lr=0.1",),
+        ("hparams=domainbed_small",),
+        ("hparams=domainbed_small", "hparams_seed=1"),
+    )
+    assert len({config_hash(composed(*o)) for o in different}) == len(different)
+
+
+def test_settings_are_flat_and_without_seeds():
+    found, drawn = settings(composed("callbacks=swad", "seed=3"))
+    assert drawn == {}
+    assert found["annealing.proposal.radius"] == 1e-5
+    assert found["backbone.widths"] == [32]
+    assert found["callbacks.swad.patience"] == 3
+    assert not [n for n in found if n.endswith(("seed", "test_domain"))]
+    assert not [n for n in found if n.startswith(("callbacks.checkpoint", "callbacks.conflict"))]
+    json.dumps(found)
+
+
+def test_settings_set_what_is_drawn_apart():
+    found, drawn = settings(composed("hparams=domainbed_small", "algorithm=coral"))
+    names = {"algorithm.optimizer.lr", "data.batch_size", "algorithm.gamma"}
+    assert set(drawn) == names
+    assert not names & set(found)
+    assert drawn["data.batch_size"] == 64
+    kept = settings(composed("hparams=domainbed_small", "hparams_seed=4", "algorithm=coral"))
+    assert kept[0] == found
+    assert kept[1] != drawn
+
+
+def test_folder_name():
+    config = composed("data.test_domain='Real World/x'", "seed=4")
+    name = folder_name(config, {"data": "pacs", "algorithm": "erm", "annealing": None})
+    assert name == f"pacs-Real_World_x-erm-None-seed4-{config_hash(config)}"
+    two = composed("data.test_domain=[a,b]")
+    assert folder_name(two, {}).startswith("None-a+b-")
