@@ -1,15 +1,19 @@
 """Gradient-Guided Annealing for domain generalization, as Lightning callbacks."""
 
-from gga_lightning.callbacks import (
-    SWAD,
-    GradientAgreementVoting,
-    GradientConflictMonitor,
-    GradientGuidedAnnealing,
-    GradientGuidedNoise,
-    RandomState,
-)
-from gga_lightning.proposals import Ball, Climb, Guided, Walk
-from gga_lightning.search import Greedy, Metropolis
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gga_lightning.callbacks import (
+        SWAD,
+        GradientAgreementVoting,
+        GradientConflictMonitor,
+        GradientGuidedAnnealing,
+        GradientGuidedNoise,
+        RandomState,
+    )
+    from gga_lightning.proposals import Ball, Climb, Guided, Walk
+    from gga_lightning.search import Greedy, Metropolis
 
 __all__ = [
     "SWAD",
@@ -25,3 +29,17 @@ __all__ = [
     "RandomState",
     "Walk",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is asked for: ``gga-report`` does not wait for torch."""
+    if name in __all__:
+        for room in ("proposals", "search", "callbacks"):
+            module = importlib.import_module(f"{__name__}.{room}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
