@@ -1,4 +1,5 @@
 import hashlib
+import random
 from itertools import chain
 
 import numpy as np
@@ -311,6 +312,50 @@ class TestLoading:
         shared, started = train(2)
         assert plain == shared
         assert started == 2
+
+
+class Drawing(Numbered):
+    """Samples whose transform draws from every generator there is."""
+
+    @staticmethod
+    def train_transform(x):
+        return x.double() + torch.tensor([torch.rand(()), np.random.rand(), random.random()])
+
+
+class TestAugmentation:
+    def batches(self, workers=0, epoch=2, seed=0, **settings):
+        data = DomainDataModule(Drawing(), "c", batch_size=4, num_workers=workers, seed=seed)
+        data.steps_per_epoch = 5
+        if settings:
+            data._ranks = lambda: (settings["rank"], 2)
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return [batch[name][0] % 1 for batch in loader for name in batch]
+
+    def test_does_not_depend_on_worker_processes_or_on_what_was_drawn_before(self):
+        first = self.batches()
+        torch.rand(7), np.random.rand(7), random.random()
+        for workers in (0, 1, 2):
+            assert all(map(torch.equal, first, self.batches(workers)))
+
+    def test_differs_from_batch_to_batch_domain_epoch_seed_and_process(self):
+        draws = [
+            *self.batches(),
+            *self.batches(epoch=3),
+            *self.batches(seed=1),
+            *self.batches(rank=1),
+        ]
+        values = torch.cat(draws).flatten()
+        assert len(values.unique()) == len(values)
+
+    def test_leaves_the_trainings_own_generators_alone(self):
+        loader = DomainDataModule(Drawing(), "c").train_dataloader()
+        iterator = iter(loader)  # which draws a seed for worker processes
+        states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        next(iterator)
+        assert torch.equal(states[0], torch.get_rng_state())
+        assert (states[1] == np.random.get_state()[1]).all()
+        assert states[2] == random.getstate()
 
 
 class TestWrongArguments:

@@ -15,9 +15,10 @@ class RandomState(Callback):
 
     With it a run that is resumed from a checkpoint goes on with the dropout masks, mixing weights
     and so on of the straight run: those drawn in the training process from torch (on the CPU and
-    on the process's GPU), NumPy and Python. What worker processes draw, such as augmentations, is
-    not covered. Each process's own state is saved; on another number of processes than before
-    the states are left alone.
+    on the process's GPU), NumPy and Python. What a data loader's worker processes draw, such as
+    augmentations, is not covered (that of :class:`~gga_lightning.data.DomainDataModule` needs no
+    state). Each process's own state is saved; on another number of processes than before the
+    states are left alone.
 
     A data loader draws a seed when an epoch begins, which a resumed run does at another time.
     So every epoch's first batch begins with the state at the end of the epoch before.

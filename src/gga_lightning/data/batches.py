@@ -1,9 +1,12 @@
 """Which samples make a batch, and how worker processes make it."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sized
+import random
+from collections.abc import Callable, Generator, Iterator, Mapping, Sized
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -105,28 +108,38 @@ class TrainSampler(DistributedSampler[Draw]):
 
 
 class TrainBatches(Dataset[dict[str, Any]]):
-    """Training batches of all domains."""
+    """Training batches of all domains.
 
-    def __init__(self, parts: Mapping[str, Dataset[Any]], shuffle: tuple[int, int] | None) -> None:
+    What a sample's transform draws is a function of the seed, the rank and the batch's place: it
+    is the same in any worker process or in none, and after resuming.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, Dataset[Any]], *, seed: int, rank: int, shuffle: bool
+    ) -> None:
         """Sets the domains.
 
         Args:
             parts: Domain name to its samples.
-            shuffle: Seed and rank, to deal each batch's samples out to the domains at random;
-                None to leave them.
+            seed: Seed of all that is drawn.
+            rank: This process's place.
+            shuffle: Whether to deal each batch's samples out to the domains at random.
         """
         self._parts = parts
+        self._seed = seed
+        self._rank = rank
         self._shuffle = shuffle
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        batch = {
-            name: default_collate([self._parts[name][row] for row in rows])
-            for name, rows in draw.rows.items()
-        }
-        if self._shuffle is None:
+        place = (draw.epoch, draw.step, self._rank)
+        with _seeded(seed_hash(self._seed, "samples", *place)):
+            batch = {
+                name: default_collate([self._parts[name][row] for row in rows])
+                for name, rows in draw.rows.items()
+            }
+        if not self._shuffle:
             return batch
-        seed, rank = self._shuffle
-        seed = seed_hash(seed, "shuffle", draw.epoch, draw.step, rank)
+        seed = seed_hash(self._seed, "shuffle", *place)
         return shuffle_domains(split_batch(batch), torch.Generator().manual_seed(seed)).parts
 
 
@@ -171,3 +184,18 @@ class EvaluationSampler(DistributedSampler[int]):
 
     def __len__(self) -> int:
         return len(self._indices)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Generator[None]:
+    """Seeds torch, NumPy and Python on the CPU, and puts them back as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPU too
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

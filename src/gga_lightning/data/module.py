@@ -29,7 +29,8 @@ class DomainDataModule(DomainLoaders):
     replacement, as in the suite, from a stream that depends on the seed, the epoch and the domain
     alone: a run resumed at an epoch's end, and a run on several processes, draws what the
     straight run on one process draws (a process takes its share of a batch that is as many times
-    as large).
+    as large). What transforms draw depends on the seed, the batch's place and the process, not on
+    ``num_workers``.
 
     The evaluation loaders are named by part and domain, ``val/<source>``, ``test/<target>`` and
     ``oracle/<target>``; a pass over validation is a pass over all three.
@@ -133,9 +134,9 @@ class DomainDataModule(DomainLoaders):
             count_epochs=None if self.trainer is None else partial(_epochs, self.trainer, steps),
         )
         transform = getattr(self._dataset, "train_transform", None)
-        shuffle = (self._seed, rank) if self._shuffle_domains else None
+        samples = {name: Transformed(part, transform) for name, part in parts.items()}
         return DataLoader(
-            TrainBatches({n: Transformed(part, transform) for n, part in parts.items()}, shuffle),
+            TrainBatches(samples, seed=self._seed, rank=rank, shuffle=self._shuffle_domains),
             batch_size=None,  # a sample of it is a batch
             sampler=sampler,
             num_workers=self._num_workers,
