@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from PIL import Image
 from torchvision.models import resnet18
 
@@ -152,7 +153,7 @@ class TestWithoutTheData:
 
 class TestNewData:
     def test_all_samples_of_every_domain(self, finished):
-        found = evaluate.evaluate(finished, overrides=["data.test_domain=0"])
+        found = evaluate.evaluate(finished, overrides=["data=digits"])
         sources = ["0", "15", "30", "60", "75"]
         assert [row.domain for row in found] == ["0", "15", "30", "45", "60", "75"]
         for row in found:
@@ -166,10 +167,13 @@ class TestNewData:
         assert held_out.samples == 299
         assert held_out.accuracy == pytest.approx(right / 299, abs=1e-6)
 
-    def test_settings_are_added_to_the_run_s_own(self, finished):
-        found = evaluate.evaluate(finished, overrides=["data.dataset.shift=style"])
-        assert [row.domain for row in found] == ["plain", "inverted", "blurred", "noisy", "striped"]
-        assert {row.part for row in found} == {"all"}
+    def test_the_run_s_own_in_another_place(self, images, tmp_path):
+        moved = shutil.copytree(images / "pets", tmp_path / "moved")
+        assert evaluate.evaluate(
+            images / "run", overrides=[f"data.root={moved}"]
+        ) == evaluate.evaluate(images / "run")
+        with pytest.raises(InstantiationException, match="must be a folder of domains"):
+            evaluate.evaluate(images / "run", overrides=[f"data.root={tmp_path / 'nowhere'}"])
 
     def test_the_seed_is_the_run_s(self, finished, tmp_path):
         """The toy's points depend on it."""
@@ -186,8 +190,9 @@ class TestNewData:
         folder = images / "run"
         chosen = results(folder)["selections"]["training_domain_validation"]
         (reported,) = evaluate.evaluate(folder)
+        again = ["data=folders", f"data.root={images / 'pets'}", *IMAGE_SETTINGS]
         assert reported.accuracy == pytest.approx(chosen["test_acc"], abs=1e-6)
-        found = {row.domain: row for row in evaluate.evaluate(folder, overrides=IMAGE_SETTINGS)}
+        found = {row.domain: row for row in evaluate.evaluate(folder, overrides=again)}
         (parts,) = [
             e["accuracies"] for e in results(folder)["evaluations"] if e["step"] == chosen["step"]
         ]
@@ -222,7 +227,8 @@ class TestCommand:
         assert "mean" not in output
 
     def test_several_runs_and_overrides_anywhere(self, finished, capsys):
-        words = [str(finished), "--selection", "swad", str(finished), "data.dataset.shift=style"]
+        words = [str(finished), "--selection", "swad", "data=digits", str(finished)]
+        words += ["data.dataset.shift=style"]
         assert evaluate.main(words) == 0
         output = capsys.readouterr().out
         assert output.count("striped") == 2
@@ -244,7 +250,7 @@ class TestCommand:
     @pytest.mark.slow
     def test_quiet_in_a_process_of_its_own(self, finished, tmp_path):
         command = [sys.executable, "-m", "gga_lightning.evaluate", str(finished), "--json"]
-        command += ["data.test_domain=0"]
+        command += ["data=digits"]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
         )
@@ -259,9 +265,13 @@ class TestErrors:
             (["--selection=best"], "`selection` must be one that "),
             (["--selection=best"], "training_domain_validation, oracle, last, swad, got 'best'."),
             (["data=toy"], "must have the model's 10 classes, in their order, but 'toy' has 2."),
-            (["data.dataset.shift=shortcut"], "model's shape, (1, 8, 8), but those of 'digits-s"),
+            (
+                ["data=digits", "data.dataset.shift=shortcut"],
+                "model's shape, (1, 8, 8), but those of 'digits-s",
+            ),
             (["data=foldrs"], "there is no option `data=foldrs`. Did you mean `folders`?"),
             (["data=folders"], "`data.root` must be given: data.root=PATH."),
+            (["data.dataset.shift=style"], "`test_domain` must be one of ['plain', "),
             (["data.dataset.shft=style"], "`data.dataset.shft`. Did you mean `shift`?"),
             (["trainer.max_steps=1"], "must be of the data, as all else is the run's: `data=...`"),
             (["database=3"], "or `data.NAME=...`, got 'database=3'."),

@@ -97,9 +97,10 @@ def evaluate(
     Args:
         folder: See :func:`load_model`.
         selection: See :func:`load_model`.
-        overrides: Hydra overrides of the run's data, such as ``data=folders`` and
-            ``data.root=DIR``. With any, all samples of all domains are evaluated; with none, the
-            parts of the held-out domains that the run reports. Classes are matched by their order.
+        overrides: Hydra overrides of data. With ``data=NAME``, and that one's settings, all
+            samples of all its domains are evaluated, classes being matched by their order. With
+            settings alone, such as ``data.root=DIR``, it is the run's own data, and the parts of
+            its held-out domains that the run reports.
         device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
 
     Returns:
@@ -115,7 +116,6 @@ def evaluate(
     facts = _facts(folder, config)
     if overrides:
         config.data = _other_data(folder, overrides)
-        config.data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
     data: DomainLoaders = make_data(config)
     _check_fit(data, facts)
     trainer = Trainer(
@@ -226,7 +226,7 @@ def _facts(folder: Path, config: DictConfig) -> Any:
 
 
 def _other_data(folder: Path, overrides: Sequence[str]) -> DictConfig:
-    """The run's data with overrides, or the data that they choose."""
+    """The run's data with other settings, or all samples of the data that are chosen."""
     groups = [o.key_or_group for o in OverridesParser.create().parse_overrides(list(overrides))]
     for word, group in zip(overrides, groups, strict=True):
         if group.partition(".")[0] != "data":
@@ -237,7 +237,10 @@ def _other_data(folder: Path, overrides: Sequence[str]) -> DictConfig:
     chosen = "data" in groups
     place = Path(config_directory()) if chosen else folder / ".hydra"
     with initialize_config_dir(str(place.resolve()), version_base="1.3"):
-        return compose("train" if chosen else "config", list(overrides)).data
+        data = compose("train" if chosen else "config", list(overrides)).data
+    if chosen:
+        data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
+    return data
 
 
 def _check_fit(data: DomainLoaders, facts: Any) -> None:
@@ -289,7 +292,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="gga-eval",
         usage="%(prog)s RUN... [data=NAME] [data.SETTING=VALUE...] [options]",
         description="Evaluates the model that a selection rule chose: on the part of the held-out "
-        "domain that its run reports or, with settings of data, on all samples of these.",
+        "domain that its run reports or, with data=NAME, on all samples of other data. Settings "
+        "alone are those of the run's own data: data.root=PLACE, if they have been moved.",
     )
     parser.add_argument("words", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument(
