@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 
 import pytest
+import yaml
 
 from gga_lightning import train
 
@@ -30,13 +31,18 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def test_tensorboard(run):
+def test_tensorboard(run, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(run("tensorboard") / "tensorboard")).Reload()
     assert set(found.Tags()["scalars"]) >= NAMES
     assert [event.step for event in found.Scalars("val/acc")] == [1, 3]
+    told = yaml.safe_load((tmp_path / "run/tensorboard/hparams.yaml").read_text())
+    assert (told["algorithm"], told["test_domain"], told["seed"]) == ("erm", "left", 0)
+    assert told["trainer.max_steps"] == 4
+    assert told["backbone.widths"] == [32]
+    assert told["algorithm.optimizer.lr"] == 1e-3
 
 
 def test_wandb(run, monkeypatch):
@@ -46,6 +52,7 @@ def test_wandb(run, monkeypatch):
     (recorded,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     wandb.teardown()
     assert b"val/acc" in recorded.read_bytes()
+    assert b"trainer.max_steps" in recorded.read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -57,4 +64,10 @@ def test_mlflow(run):
         rows = database.execute("select key, step from metrics").fetchall()
         assert {key for key, _ in rows} >= NAMES
         assert sorted(step for key, step in rows if key == "val/acc") == [1, 3]
+        told = dict(database.execute("select key, value from params").fetchall())
+        assert (told["algorithm"], told["test_domain"], told["trainer.max_steps"]) == (
+            "erm",
+            "left",
+            "4",
+        )
         assert database.execute("select status from runs").fetchall() == [("FINISHED",)]

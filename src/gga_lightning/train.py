@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -76,13 +77,15 @@ def train(
         logger=_instances(config.logger),
         default_root_dir=str(folder),
     )
+    description = _description(config, data, names)
+    _log_settings(trainer, description)
     trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
     selections = select(history.evaluations)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
     searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
     result = {
-        **_description(config, data, names),
+        **description,
         "steps": trainer.global_step,
         "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
         "evaluations": [
@@ -196,6 +199,15 @@ def _description(
         "config_hash": config_hash(config),
         "settings": found,
     }
+
+
+def _log_settings(trainer: pl.Trainer, description: dict[str, Any]) -> None:
+    """Hands them to loggers by which people compare runs; beside a CSV file, .hydra/ has them."""
+    told = dict(description)
+    told |= told.pop("settings") | told.pop("hyperparameters")
+    for logger in trainer.loggers:
+        if not isinstance(logger, CSVLogger):
+            logger.log_hyperparams(told)
 
 
 def _instances(group: DictConfig) -> list[Any]:
