@@ -3,6 +3,7 @@ import sys
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 
 from gga_lightning.backbones import MLP, MNISTCNN, TimmFeaturizer, TorchvisionFeaturizer
@@ -21,15 +22,31 @@ from gga_lightning.backbones import MLP, MNISTCNN, TimmFeaturizer, TorchvisionFe
         (lambda s: TorchvisionFeaturizer("convnext_tiny", s), (5, 64, 64)),
         (lambda s: TorchvisionFeaturizer("vit_b_16", s), (3, 224, 224)),
         (lambda s: TorchvisionFeaturizer("swin_t", s), (3, 64, 64)),
+        (lambda s: TorchvisionFeaturizer("googlenet", s), (2, 64, 64)),
         (lambda s: TimmFeaturizer("resnet10t", s), (3, 64, 64)),
         (lambda s: TimmFeaturizer("vit_tiny_patch16_224", s), (3, 224, 224)),
         (lambda s: TimmFeaturizer("mobilenetv3_small_050", s), (2, 64, 64)),
     ],
 )
 def test_features_have_the_length_they_say(make, shape):
-    featurizer = make(shape).eval()
+    featurizer = make(shape)
     with torch.no_grad():
         assert featurizer(torch.randn(2, *shape)).shape == (2, featurizer.out_features)
+
+
+def test_weights_change_nothing_else(tmp_path):
+    """GoogLeNet and Inception of torchvision normalize anew where there are weights."""
+    torch.save(
+        torchvision.models.googlenet(init_weights=True).state_dict(), tmp_path / "weights.pt"
+    )
+    own = [
+        TorchvisionFeaturizer("googlenet", weights=w) for w in (None, str(tmp_path / "weights.pt"))
+    ]
+    own[0].load_state_dict(own[1].state_dict())
+    inputs = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(*(featurizer.eval()(inputs) for featurizer in own))
+        assert own[0].network.transform_input
 
 
 def test_mnist_cnn_is_the_reference_suites():
@@ -120,6 +137,7 @@ class TestWrongArguments:
             (lambda: MLP((4,), widths=()), "`widths` must hold at least one layer's width"),
             (lambda: MNISTCNN((94,)), r"must be that of an image, .*got \(94,\). .* take MLP"),
             (lambda: TorchvisionFeaturizer("resnet19"), "`name` must be one of .* got 'resnet19'"),
+            (lambda: TorchvisionFeaturizer("squeezenet1_1"), "linear layer, got a SqueezeNet"),
             (
                 lambda: TorchvisionFeaturizer("resnet18", weights="BEST"),
                 r"`weights` must be one of \['IMAGENET1K_V1'.*\], an existing file .* got 'BEST'",

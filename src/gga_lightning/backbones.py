@@ -14,6 +14,7 @@ from torch import Tensor, nn
 __all__ = ["MLP", "MNISTCNN", "TimmFeaturizer", "TorchvisionFeaturizer"]
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 
 
 class MLP(nn.Sequential):
@@ -172,12 +173,13 @@ class TorchvisionFeaturizer(_PretrainedFeaturizer):
             dropout: Probability of dropping a feature, in [0, 1).
 
         Raises:
-            ValueError: If torchvision has no such model or weights, or ``dropout`` is out of
-                range.
+            ValueError: If torchvision has no such model or weights, it does not end with a linear
+                layer (SqueezeNet), or ``dropout`` is out of range.
         """
         _check_dropout(dropout)
         channels = _channels(input_shape)
         network = _build(name, weights)
+        _simplify(network, name, channels)
         _adapt_channels(network, channels)
         super().__init__(
             network,
@@ -283,17 +285,29 @@ def _build(name: str, weights: str | None) -> nn.Module:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise ValueError(f"`name` must be one of torchvision's {known}, got {name!r}.")
-    if weights is None or not os.path.isfile(weights):
-        try:
-            return torchvision.models.get_model(name, weights=weights)
-        except KeyError as error:
-            names = [entry.name for entry in torchvision.models.get_model_weights(name)]
-            raise ValueError(
-                f"`weights` must be one of {names}, an existing file or None, got {weights!r}."
-            ) from error
-    network = torchvision.models.get_model(name, weights=None)
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    file = weights if weights is not None and os.path.isfile(weights) else None
+    weights = None if file else weights
+    own = {"init_weights": True} if name in _AUXILIARY and weights is None else {}  # or it warns
+    try:
+        network = torchvision.models.get_model(name, weights=weights, **own)
+    except KeyError as error:
+        names = [entry.name for entry in torchvision.models.get_model_weights(name)]
+        raise ValueError(
+            f"`weights` must be one of {names}, an existing file or None, got {weights!r}."
+        ) from error
+    if file:
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     return network
+
+
+def _simplify(network: Any, name: str, channels: int) -> None:
+    """Makes the older networks, which depend on whether there are weights, like the others."""
+    if name not in _AUXILIARY:
+        return
+    for classifier in _AUXILIARY[name]:
+        setattr(network, classifier, None)
+    network.aux_logits = False
+    network.transform_input = channels == 3  # from ImageNet's normalization to theirs
 
 
 def _adapt_channels(network: nn.Module, channels: int) -> None:
@@ -318,7 +332,13 @@ def _adapt_channels(network: nn.Module, channels: int) -> None:
 
 def _behead(network: nn.Module) -> int:
     """Takes off the last linear layer and returns how many features it took."""
-    name, head = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+    linear = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise ValueError(
+            "`name` must be of a network that ends with a linear layer, got a "
+            f"{type(network).__name__}."
+        )
+    name, head = linear[-1]
     _replace(network, name, nn.Identity())
     return head.in_features
 
