@@ -15,11 +15,31 @@ def composed(*overrides):
         return compose("train", list(overrides))
 
 
-def test_does_not_depend_on_where_it_logs_and_what_it_shows():
-    same = ("logger=none", "callbacks=none"), ("callbacks.conflict.every_n_steps=7",)
-    assert {config_hash(composed(*overrides)) for overrides in ((), *same)} == {
-        config_hash(composed())
-    }
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("logger=none", "callbacks=none"),
+        ("callbacks.conflict.every_n_steps=7",),
+        ("data.num_workers=3",),
+        ("+trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"),
+    ],
+)
+def test_does_not_depend_on_where_it_logs_and_what_it_shows(same):
+    assert config_hash(composed(*same)) == config_hash(composed())
+
+
+def test_does_not_depend_on_where_a_benchmark_lies():
+    places = "data.root=/a", "data.root=/b"
+    pacs, own = (
+        [config_hash(composed(f"data={data}", place)) for place in places]
+        for data in ("pacs", "folders")
+    )
+    assert pacs[0] == pacs[1]
+    assert own[0] != own[1]
+    cached = [
+        config_hash(composed("data=pacs", f"data.dataset.cache={p}", *places[:1])) for p in "cd"
+    ]
+    assert cached[0] == cached[1] != pacs[0]
 
 
 @pytest.mark.parametrize("written", ["'45'", "[45]", "['45']"])

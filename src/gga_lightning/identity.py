@@ -5,13 +5,24 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 __all__ = ["config_hash", "folder_name", "settings"]
 
-# What makes a job the job it is; where it logs and what it shows does not.
+# What makes a job the job it is, and in it what changes no number.
 _GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
-_WATCHING = ("checkpoint", "oracle", "last", "conflict", "progress")  # callbacks that only look
+_IDLE = {
+    "callbacks": ("checkpoint", "oracle", "last", "conflict", "progress"),
+    "data": ("num_workers",),
+    "trainer": (
+        "default_root_dir",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "log_every_n_steps",
+    ),
+}
 _SEEDS = ("seed", "split_seed", "test_domain")
 _DRAWN = {"domainbed": "${draw:", "swad": "${grid:"}
 
@@ -23,8 +34,8 @@ def config_hash(config: DictConfig) -> str:
         config: The composed configuration.
 
     Returns:
-        16 hexadecimal digits, equal for configurations that differ in nothing but where they log
-        and what they show.
+        16 hexadecimal digits, equal for configurations that differ in nothing but where they log,
+        what they show, how many processes load data, and where a benchmark lies.
     """
     parts: dict[str, Any] = {name: _content(config, name) for name in _GROUPS}
     held_out = config.data.test_domain
@@ -41,8 +52,8 @@ def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         config: The composed configuration.
 
     Returns:
-        From dotted name to value: all settings of the groups but seeds, the held-out domain and
-        callbacks that only look; and apart from these what a search space drew.
+        From dotted name to value: all that belongs to the job's identity but seeds and held-out
+        domain; and apart from these what a search space drew.
     """
     found = {
         name: value
@@ -77,8 +88,14 @@ def _content(config: DictConfig, group: str) -> dict[str, Any]:
     # callbacks unresolved, since they may name the run folder
     content = OmegaConf.to_container(config[group], resolve=group != "callbacks")
     assert isinstance(content, dict)
-    skipped = _WATCHING if group == "callbacks" else ()
-    return {str(name): value for name, value in content.items() if name not in skipped}
+    content = {str(n): value for n, value in content.items() if n not in _IDLE.get(group, ())}
+    if group == "data":
+        dataset = content["dataset"]
+        if dataset.get("cache"):
+            dataset["cache"] = True  # wherever it lies
+        if hasattr(get_class(dataset["_target_"]), "facts"):  # a benchmark is the same anywhere
+            del content["root"], dataset["root"]
+    return content
 
 
 def _drawn(config: DictConfig) -> list[str]:

@@ -111,7 +111,7 @@ def test_backbones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["data.root", "data.dataset.root", "callbacks.checkpoint.dirpath", "annealing.seed"]
+    "name", ["data.root", "data.dataset.root", "data.dataset.cache", "annealing.seed"]
 )
 def test_what_has_no_effect_makes_no_row(tmp_path, name):
     specs = [Spec(seed=seed, settings={name: f"/{seed}"}) for seed in (0, 1)]

@@ -16,21 +16,8 @@ _UNSET, _DRAWN = "unset", "drawn"
 
 _CONTROLS = ("annealing.control", "annealing.modulation", "data.shuffle_domains")
 
-# Where things lie, what is shown and how fast data are loaded: of no effect on accuracies.
-_IDLE = (
-    "data.root",
-    "data.num_workers",
-    "data.dataset.root",
-    "data.dataset.cache",
-    "callbacks.checkpoint",
-    "callbacks.conflict",
-    "callbacks.oracle",
-    "callbacks.progress",
-    "trainer.default_root_dir",
-    "trainer.enable_",
-    "trainer.log_every_n_steps",
-    "trainer.num_sanity_val_steps",
-)
+# Where things lie: of no effect on accuracies.
+_IDLE = {"data.root", "data.dataset.root", "data.dataset.cache"}
 
 
 @dataclass(frozen=True)
@@ -192,7 +179,7 @@ def _settings(run: Run) -> frozenset[tuple[str, str]]:
     pairs = {
         name: _text(value)
         for name, value in run.settings.items()
-        if not name.startswith(_IDLE) and name.rpartition(".")[2] not in {"seed", "split_seed"}
+        if name not in _IDLE and name.rpartition(".")[2] not in {"seed", "split_seed"}
     }
     drawn = dict.fromkeys(run.hyperparameters, _DRAWN)
     return frozenset({**pairs, **drawn, "backbone": run.backbone}.items())
