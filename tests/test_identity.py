@@ -2,6 +2,7 @@ import json
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from gga_lightning.configuration import config_directory
 from gga_lightning.identity import config_hash, folder_name, settings
@@ -62,6 +63,33 @@ def test_depends_on_what_changes_the_numbers():
         ("hparams=domainbed_small", "hparams_seed=1"),
     )
     assert len({config_hash(composed(*o)) for o in different}) == len(different)
+
+
+def test_a_benchmark_may_name_its_folder_alone():
+    config = composed("data=pacs", "data.root=/a")
+    own = OmegaConf.create(OmegaConf.to_container(config))
+    own.data.dataset.root = "/b"
+    del own.data["root"]
+    assert config_hash(own) == config_hash(config)
+
+
+def test_depends_on_what_a_callback_is_set_to_elsewhere():
+    def own(*overrides):
+        return composed("callbacks=swad", *overrides)
+
+    elsewhere = [own(f"+n={n}", "callbacks.swad.patience=${n}") for n in (1, 6)]
+    written = [own(f"callbacks.swad.patience={n}") for n in (1, 6)]
+    assert [config_hash(c) for c in elsewhere] == [config_hash(c) for c in written]
+    assert config_hash(elsewhere[0]) != config_hash(elsewhere[1])
+    assert settings(elsewhere[0])[0]["callbacks.swad.patience"] == 1
+
+
+def test_a_callback_may_write_into_the_run_folder():
+    path = "${hydra:runtime.output_dir}/mine"
+    config = composed(f"+callbacks.mine={{_target_: Mine, paths: ['{path}'], size: [1, {{a: 2}}]}}")
+    found, _ = settings(config)
+    assert found["callbacks.mine.paths"] == [path]
+    assert found["callbacks.mine.size"] == [1, {"a": 2}]
 
 
 def test_settings_are_flat_and_without_seeds():

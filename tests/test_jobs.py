@@ -2,12 +2,14 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
-from gga_lightning.jobs import FolderInUse, Job
+from gga_lightning.jobs import FolderInUse, Job, LastCheckpoint
 from tests.helpers import trainer
 
 HOLDS = """
@@ -76,6 +78,29 @@ class TestClaim:
         with job.claim("a", []):  # nor does it keep the folder
             pass
 
+    @pytest.mark.parametrize("name", ["result.json", "job.json"])
+    def test_names_a_file_that_cannot_be_read(self, job, name):
+        job.folder.mkdir()
+        (job.folder / name).touch()
+        with pytest.raises(ValueError, match=f"{name} cannot be read .* delete it"):
+            (job.result if name == "result.json" else lambda: job.starts)()
+
+
+def test_the_last_checkpoint_stays_until_the_next_is_whole(tmp_path):
+    class Killed(SimpleNamespace):
+        def save_checkpoint(self, path):
+            Path(path).write_text("half")
+            raise KeyboardInterrupt
+
+    path = tmp_path / "last.ckpt"
+    path.write_text("whole")
+    checkpoint = LastCheckpoint(str(path))
+    killed = Killed(global_step=5, is_global_zero=True)
+    checkpoint.on_validation_end(killed, None)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.on_train_epoch_end(killed, None)
+    assert path.read_text() == "whole"
+
 
 class TestGoOn:
     @pytest.fixture
@@ -120,6 +145,14 @@ class TestGoOn:
     def test_loses_nothing_when_a_start_ends_at_once(self, job, written):
         job.begin()
         (job.folder / "metrics.csv").write_text("step\n")  # the new logger's, then it is killed
+        self.restart(job, 20)
+        assert self.rows(job) == [row for row in written if int(row["step"]) < 20]
+
+    @pytest.mark.filterwarnings("ignore:Experiment logs directory")
+    @pytest.mark.parametrize("cut", ["2", "2,", ",,", "0.1,,25", "\n", "x,,y\n", ",,,,,5\n"])
+    def test_a_row_cut_off_in_writing_does_not_count(self, job, written, cut):
+        with (job.folder / "metrics.csv").open("a") as file:
+            file.write(cut)
         self.restart(job, 20)
         assert self.rows(job) == [row for row in written if int(row["step"]) < 20]
 

@@ -16,10 +16,13 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf.errors import InterpolationResolutionError
 
 from gga_lightning.sweeps import domain_names
 from gga_lightning.train import config_directory
+from hydra_plugins.gga_lightning_sweeper import quoted
 
 
 def composed(*overrides):
@@ -75,6 +78,11 @@ class TestSweeper:
         (found,) = jobs("data=folders", root, "data.test_domain=all", "data.dataset.cache=null")
         names = [composed(*job).data.test_domain for job in found]
         assert sorted(names) == ["Real World", "it's, [1]"]
+
+    @given(st.text(st.characters(codec="ascii", exclude_categories=("Cc",))))
+    def test_any_name_is_quoted(self, name):
+        override = OverridesParser.create().parse_override(f"a={quoted(name)}")
+        assert override.value() == name
 
     def test_alternatives_belong_together_and_what_is_typed_wins(self, jobs):
         lists = {"data": ["data=toy data.batch_size=8", "data=digits"], "arm": ["seed=0 +a='b c'"]}

@@ -118,6 +118,10 @@ class TestRun:
             assert isinstance(result["search"]["mean_transfer"], float)
             assert "on the next batch), " in " ".join(output.out.split())
 
+    def test_without_checkpoints(self, run):
+        folder, _ = run(*SMALL, "data=toy", "annealing=none", "callbacks=none")
+        assert not list(folder.rglob("*.ckpt"))
+
     def test_same_configuration_same_numbers(self, run):
         def result(name, seed):
             folder, _ = run(*SMALL, *SEARCH, f"seed={seed}", folder=name)
@@ -238,6 +242,11 @@ class TestErrors:
                 ["trainer.gradient_clip_val=1"],
                 "`trainer.gradient_clip_val` is not among the configuration's settings, but "
                 "Trainer takes it: add it by a plus, `+trainer.gradient_clip_val=...`.",
+            ),
+            (
+                ["trainer.max_steps=20", "data=toy"],
+                "`trainer.max_steps` must be at least the steps between validations, "
+                "`data.steps_per_epoch`, which is 50, got 20.",
             ),
             (["sed=3"], "no setting `sed`. Did you mean `seed`? Valid at the top level:"),
             (
@@ -401,6 +410,12 @@ class TestManyJobs:
         assert capsys.readouterr().out.count("already finished") == 2
         assert [path.stat().st_mtime_ns for path in finished] == before
 
+    def test_a_failed_job_does_not_stop_further_batches(self, run, tmp_path):
+        sweep = ("-m", *SMALL, "data=toy", "annealing=none", f"hydra.sweep.dir={tmp_path / 's'}")
+        with pytest.raises(SystemExit):
+            run(*sweep, "data.batch_size=0,4,8", "hydra.sweeper.max_batch_size=1")
+        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
+
     def test_every_domain_in_turn(self, run, tmp_path):
         sweep = f"hydra.sweep.dir={tmp_path / 's'}"
         run("sweep=leave_one_domain_out", *SMALL, "data=toy", "annealing=none", "seed=0", sweep)
@@ -432,12 +447,21 @@ class TestManyJobs:
         assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
 
     @pytest.mark.slow
-    def test_jobs_of_two_processes_each(self, tmp_path):
-        command = [sys.executable, "-m", "gga_lightning.train", "-m", *SMALL, *SEARCH, "data=toy"]
-        command += ["trainer.devices=2", "+trainer.strategy=ddp", "seed=0,1", "hydra.sweep.dir=s"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    @pytest.mark.parametrize("strategy", [[], ["+trainer.strategy=ddp"]])
+    def test_jobs_of_two_processes_each(self, tmp_path, strategy):
+        """With options of the user's own, and in a folder with a name that needs quotes."""
+        (tmp_path / "my/data").mkdir(parents=True)
+        (tmp_path / "my/data/mine.yaml").write_text("defaults: [toy]\n")
+        command = [sys.executable, "-m", "gga_lightning.train", "--config-dir", "my", "-m"]
+        command += [*SMALL, *SEARCH, *strategy, "data=mine", "trainer.devices=2", "seed=0,1"]
+        command += [r"hydra.sweep.dir='it\'s'"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=280, check=False, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr[-3000:]
-        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
+        results = [json.loads(p.read_text()) for p in (tmp_path / "it's").glob("*/result.json")]
+        assert sorted(result["seed"] for result in results) == [0, 1]
+        assert all(result["overrides"][0].startswith("hydra.searchpath=") for result in results)
         assert not list(tmp_path.glob("outputs"))
 
     @pytest.mark.slow

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 __all__ = ["config_hash", "folder_name", "settings"]
 
@@ -85,17 +85,33 @@ def folder_name(config: DictConfig, choices: Mapping[str, Any]) -> str:
 
 
 def _content(config: DictConfig, group: str) -> dict[str, Any]:
-    # callbacks unresolved, since they may name the run folder
-    content = OmegaConf.to_container(config[group], resolve=group != "callbacks")
-    assert isinstance(content, dict)
-    content = {str(n): value for n, value in content.items() if n not in _IDLE.get(group, ())}
+    content = {
+        str(name): _resolved(config[group], name)
+        for name in config[group]
+        if name not in _IDLE.get(group, ())
+    }
     if group == "data":
         dataset = content["dataset"]
         if dataset.get("cache"):
             dataset["cache"] = True  # wherever it lies
         if hasattr(get_class(dataset["_target_"]), "facts"):  # a benchmark is the same anywhere
-            del content["root"], dataset["root"]
+            content.pop("root", None)
+            dataset.pop("root", None)
     return content
+
+
+def _resolved(parent: DictConfig | ListConfig, name: Any) -> Any:
+    """A setting's value; where it names the run folder, which the job names, its text."""
+    node: Any = parent._get_node(name)  # pyright: ignore[reportPrivateUsage]
+    if OmegaConf.is_interpolation(parent, name):
+        if "${hydra:" in node._value():
+            return node._value()
+        node = parent[name]
+    if OmegaConf.is_dict(node):
+        return {str(inner): _resolved(node, inner) for inner in node}
+    if OmegaConf.is_list(node):
+        return [_resolved(node, index) for index in range(len(node))]
+    return node._value() if OmegaConf.is_missing(parent, name) else parent[name]
 
 
 def _drawn(config: DictConfig) -> list[str]:

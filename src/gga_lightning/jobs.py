@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import time
@@ -173,12 +174,23 @@ class Job:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}), as after a full disk: delete it, and the job "
+                "goes on from its last checkpoint."
+            ) from error
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes the whole file or nothing."""
         unfinished = (self.folder / name).with_suffix(".tmp")
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        with unfinished.open("w") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, self.folder / name)
 
 
@@ -270,7 +282,10 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when an epoch ends: a training may end within one, without a validation."""
         if self._validated == trainer.global_step:
-            trainer.save_checkpoint(self.path)
+            unfinished = f"{self.path}.part"  # the one that is there stays until this is whole
+            trainer.save_checkpoint(unfinished)
+            if trainer.is_global_zero:
+                os.replace(unfinished, self.path)
 
 
 def _end_epoch(progress: dict[str, Any]) -> None:
@@ -283,5 +298,8 @@ def _end_epoch(progress: dict[str, Any]) -> None:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(newline="") as file:
-        yield from csv.DictReader(file)
+    """A CSV file's rows; not the last one if it was cut off in writing."""
+    text = path.read_bytes().decode(errors="replace")
+    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
+        if None not in row.values() and row.get("step", "").isdigit():
+            yield row

@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +37,7 @@ from gga_lightning.jobs import FolderInUse, Job, JobProgress
 from gga_lightning.plots import plot_cosines
 from gga_lightning.selection import Evaluation, EvaluationHistory, select
 from gga_lightning.sweeps import register
+from hydra_plugins.gga_lightning_sweeper import quoted
 
 __all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
 
@@ -76,7 +77,9 @@ def train(
         callbacks=callbacks,
         logger=_instances(config.logger),
         default_root_dir=str(folder),
+        **_without_checkpoints(config, callbacks),
     )
+    _check_length(trainer, data)
     description = _description(config, data, names)
     _log_settings(trainer, description)
     trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
@@ -199,6 +202,26 @@ def _description(
         "config_hash": config_hash(config),
         "settings": found,
     }
+
+
+def _without_checkpoints(config: DictConfig, callbacks: list[pl.Callback]) -> dict[str, Any]:
+    """Lightning keeps a checkpoint of its own where no callback does, unless it is told."""
+    given = "enable_checkpointing" in config.trainer
+    keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    return {} if given or keeps else {"enable_checkpointing": False}
+
+
+def _check_length(trainer: pl.Trainer, data: DomainDataModule) -> None:
+    """A training without a validation would end with nothing to select."""
+    limit = trainer.limit_train_batches
+    batches = len(data.train_dataloader())
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = max(1, batches // trainer.accumulate_grad_batches)
+    if trainer.val_check_interval == 1.0 and 0 <= trainer.max_steps < steps:
+        raise ValueError(
+            "`trainer.max_steps` must be at least the steps between validations, "
+            f"`data.steps_per_epoch`, which is {steps}, got {trainer.max_steps}."
+        )
 
 
 def _log_settings(trainer: pl.Trainer, description: dict[str, Any]) -> None:
@@ -331,7 +354,7 @@ def _job(config: DictConfig) -> float:
 def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
     """Trains in a folder that is this job's alone, and keeps what went wrong."""
     choices = cast(Mapping[str, Any], hydra_config.runtime.choices)
-    overrides = list(hydra_config.overrides.task)
+    overrides = _overrides(hydra_config)
     if getattr(rank_zero_only, "rank", 0) != 0:  # the first process holds the folder for all
         return train(config, folder, choices, overrides)
     job = Job(folder)
@@ -346,18 +369,30 @@ def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str
         raise
 
 
+def _overrides(hydra_config: DictConfig) -> list[str]:
+    """What was typed or swept for the job, and where else than here options were looked for."""
+    places = [
+        quoted(f"file://{source.path}")
+        for source in hydra_config.runtime.config_sources
+        if source.provider in ("command-line", "hydra.searchpath in command-line")
+    ]
+    found = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+    return [*found, *hydra_config.overrides.task]
+
+
 def _starts_processes(config: DictConfig) -> bool:
     """Whether Lightning will start further processes from this one, which it can do once only."""
-    strategy = str(config.trainer.get("strategy", ""))
+    strategy = str(config.trainer.get("strategy", "auto"))
+    several = config.trainer.get("devices", 1) != 1 or config.trainer.get("num_nodes", 1) != 1
     started = "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
-    return strategy.startswith("ddp") and not strategy.endswith(_NO_SCRIPTS) and not started
+    return (several or strategy != "auto") and not strategy.endswith(_NO_SCRIPTS) and not started
 
 
 def _run_apart(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
     """Runs a sweep's job as a command of its own."""
     command = [sys.executable, "-m", "gga_lightning.train"]
-    command += [argument for argument in sys.argv[1:] if argument.startswith("--config-")]
-    command += [*hydra_config.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
+    command += ["--config-name", str(hydra_config.job.config_name), *_overrides(hydra_config)]
+    command += ["hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"]
     status = subprocess.run(command, check=False).returncode
     result = Job(folder).result()
     if status != 0 or result is None:

@@ -4,13 +4,16 @@ Every Hydra app imports what lies there, so that this module imports next to not
 """
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
 
-__all__ = ["DomainSweeper"]
+__all__ = ["DomainSweeper", "quoted"]
 
 _TEST_DOMAIN = "data.test_domain"
 _NUMBERS = ("seed", "hparams_seed", _TEST_DOMAIN)
@@ -43,6 +46,26 @@ class DomainSweeper(BasicSweeper):
         """
         super().__init__(max_batch_size, params)
         self.alternatives = alternatives or {}
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs all jobs, in however many batches; the first failed one is an error then.
+
+        Args:
+            arguments: What was typed.
+
+        Returns:
+            What the jobs returned, in their order.
+        """
+        assert self.launcher is not None
+        launch, results = self.launcher.launch, []
+
+        def launch_and_go_on(*batch: Any, **options: Any) -> list[JobReturn]:
+            results.extend(launch(*batch, **options))
+            return []  # nothing to stop at
+
+        self.launcher.launch = launch_and_go_on
+        super().sweep(arguments)
+        return [result.return_value for result in results]
 
     def split_arguments(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, overrides: list[Override], max_batch_size: int | None
@@ -94,7 +117,7 @@ class DomainSweeper(BasicSweeper):
 
             loader = self.hydra_context.config_loader
             names[chooses_data] = domain_names(loader.load_sweep_config(self.config, rest))
-        for held_out in itertools.combinations(map(_quoted, names[chooses_data]), count):
+        for held_out in itertools.combinations(map(quoted, names[chooses_data]), count):
             value = held_out[0] if count == 1 else f"[{','.join(held_out)}]"
             yield [*job[:place], f"{_TEST_DOMAIN}={value}", *job[place + 1 :]]
 
@@ -109,7 +132,14 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+")
 
 
-def _quoted(name: str) -> str:
-    """A name as a string in Hydra's grammar, whatever is in it."""
-    escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+def quoted(text: str) -> str:
+    """A string in Hydra's grammar, whatever is in it.
+
+    Args:
+        text: The string.
+
+    Returns:
+        The same in single quotes: backslashes count only before a quote.
+    """
+    escaped = re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'")
     return f"'{escaped}'"

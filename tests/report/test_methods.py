@@ -110,9 +110,7 @@ def test_backbones(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["data.root", "data.dataset.root", "data.dataset.cache", "annealing.seed"]
-)
+@pytest.mark.parametrize("name", ["data.dataset.cache", "annealing.seed"])
 def test_what_has_no_effect_makes_no_row(tmp_path, name):
     specs = [Spec(seed=seed, settings={name: f"/{seed}"}) for seed in (0, 1)]
     methods, _ = rows(tmp_path, *specs)
@@ -120,7 +118,7 @@ def test_what_has_no_effect_makes_no_row(tmp_path, name):
 
 
 def test_runs_that_differ_in_nothing_that_matters(tmp_path):
-    specs = [Spec(settings={"data.root": place}) for place in ("/here", "/there")]
+    specs = [Spec(settings={"data.dataset.cache": place}) for place in ("/here", "/there")]
     [method], [finding] = rows(tmp_path, *specs)
     assert (len(method.runs), finding.kind) == (1, "duplicate")
 

@@ -65,8 +65,31 @@ def test_one_compact_command(tmp_path):
     ]
     found = method(tmp_path, specs)
     assert commands(found, missing_jobs(found, domains)) == [
-        """gga-train -m algorithm=erm annealing=gga "data.test_domain='45','60'" seed=0,1"""
+        f"gga-train -m algorithm=erm annealing=gga hydra.sweep.dir={tmp_path} "
+        """"data.test_domain='45','60'" seed=0,1"""
     ]
+
+
+def test_the_folder_of_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, told in (
+        ("multirun", ""),
+        ("new", "hydra.sweep.dir=new "),
+        ("o'neil & co", "hydra.sweep.dir="),
+    ):
+        for spec in (Spec(("a",)), Spec(("b",)), Spec(("a",), seed=1)):
+            write_run(Path(folder), spec)
+        [found] = group_methods(read_runs([Path(folder)]).runs)[0]
+        (command,) = commands(found, missing_jobs(found, "ab"))
+        assert told in command
+        assert ("sweep.dir" in command) == bool(told)
+
+
+def test_trials_of_the_baseline(tmp_path):
+    found = method(tmp_path, [Spec(("a",)), Spec(("b",))])
+    trials = [Trial(0, 0), Trial(1, 1)]
+    lacking = {Job((name,), Trial(1, 1), 0) for name in "ab"}
+    assert set(missing_jobs(found, "ab", trials=trials)) == lacking
 
 
 def test_compact_either_way(tmp_path):
@@ -137,8 +160,8 @@ def test_draws_go_together(tmp_path):
     assert expanded(found, jobs) == set(jobs)
     assert set(jobs) == {Job(("b",), Trial(s, s), draw) for s in (0, 1) for draw in (0, 2)}
     assert commands(found, jobs) == [
-        "gga-train -m algorithm=erm annealing=none hparams=search hparams_seed=0,2 "
-        "data.test_domain=b seed=0,1"
+        f"gga-train -m algorithm=erm annealing=none hparams=search hydra.sweep.dir={tmp_path} "
+        "hparams_seed=0,2 data.test_domain=b seed=0,1"
     ]
 
 
@@ -167,11 +190,12 @@ def test_numbers_stay_what_they_were(tmp_path):
     domains = ("0", "30", "60")
     found = method(tmp_path, [Spec(("0",), domains=domains)])
     [command] = commands(found, missing_jobs(found, domains))
-    assert command.endswith("""annealing=none "data.test_domain='30','60'" seed=0""")
+    assert "annealing=none " in command
+    assert command.endswith(""" "data.test_domain='30','60'" seed=0""")
     plain = tuple(o for o in found.runs[0].overrides if "test_domain" not in o)
     runs = (replace(found.runs[0], overrides=(*plain, "data.test_domain=0")),)
     [command] = commands(replace(found, runs=runs), missing_jobs(found, domains))
-    assert command.endswith("annealing=none data.test_domain=30,60 seed=0")
+    assert command.endswith(" data.test_domain=30,60 seed=0")
 
 
 def test_a_sweeps_alternatives_are_not_run_again(tmp_path):

@@ -16,8 +16,7 @@ _UNSET, _DRAWN = "unset", "drawn"
 
 _CONTROLS = ("annealing.control", "annealing.modulation", "data.shuffle_domains")
 
-# Where things lie: of no effect on accuracies.
-_IDLE = {"data.root", "data.dataset.root", "data.dataset.cache"}
+_IDLE = {"data.dataset.cache"}  # of no effect on accuracies
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from gga_lightning.report.methods import Method, order_domains
@@ -30,12 +31,15 @@ class Job(NamedTuple):
     draw: int
 
 
-def missing_jobs(method: Method, domains: Sequence[str], *, pairs: bool = False) -> list[Job]:
-    """Lists what a method lacks: each of its trials and draws, with each domain held out.
+def missing_jobs(
+    method: Method, domains: Sequence[str], *, trials: Iterable[Trial] = (), pairs: bool = False
+) -> list[Job]:
+    """Lists what a method lacks: each trial and each of its draws, with each domain held out.
 
     Args:
         method: The method.
         domains: The held-out domains of the table.
+        trials: Trials wanted beside those that it has runs of: the baseline's, to compare with.
         pairs: Whether also jobs with two held-out domains are needed, a column's domain and
             another one, as leave-one-domain-out validation does.
 
@@ -52,7 +56,8 @@ def missing_jobs(method: Method, domains: Sequence[str], *, pairs: bool = False)
             if one in domains or other in domains
         ]
     there = {(frozenset(r.test_domains), trial_of(r), r.hparams_seed) for r in method.runs}
-    settings = sorted({(trial, draw) for names, trial, draw in there if pairs or len(names) == 1})
+    own = {(trial, draw) for names, trial, draw in there if pairs or len(names) == 1}
+    settings = sorted(own | {(trial, draw) for trial in trials for _, draw in own})
     return [
         Job(names, trial, draw)
         for names in wanted
@@ -109,8 +114,19 @@ def _template(runs: Sequence[Run], job: Job) -> _Template:
         kept.append("~hydra.sweeper.alternatives")
     if job.trial.split_seed != job.trial.seed:
         kept.append(f"data.split_seed={job.trial.split_seed}")
+    kept += _sweep_folder(runs)
     quoting = any(key == "data.test_domain" and "'" in override for key, override in named)
     return _Template(tuple(kept), quoting)
+
+
+def _sweep_folder(runs: Sequence[Run]) -> list[str]:
+    """Where a sweep's jobs lie, if not where they do by default."""
+    found = {run.folder.parent for run in runs if run.folder.name.endswith(f"-{run.config_hash}")}
+    if len(found) != 1 or found == {Path("multirun")}:
+        return []
+    folder = str(found.pop())
+    plain = re.fullmatch(r"[\w./-]+", folder)
+    return [f"hydra.sweep.dir={folder if plain else _quoted(folder)}"]
 
 
 def _key(override: str) -> str:

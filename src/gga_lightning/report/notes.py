@@ -5,7 +5,7 @@ from itertools import groupby
 
 from gga_lightning.report.missing import commands, missing_jobs
 from gga_lightning.report.results import Run
-from gga_lightning.report.rules import LEAVE_ONE_OUT, RULES
+from gga_lightning.report.rules import LEAVE_ONE_OUT, RULES, trial_of
 from gga_lightning.report.runs import Finding
 from gga_lightning.report.statistics import Comparison
 from gga_lightning.report.tables import Note
@@ -38,11 +38,14 @@ def gap_note(comparison: Comparison, told: set[str]) -> list[Note]:
         A note, or none if there is nothing new.
     """
     pairs = comparison.rule == LEAVE_ONE_OUT
+    baseline = comparison.baseline
+    compared = {trial_of(run) for run in baseline.method.runs} if baseline else set()
     lines = [
         command
         for row in comparison.rows
         for command in commands(
-            row.method, missing_jobs(row.method, comparison.domains, pairs=pairs)
+            row.method,
+            missing_jobs(row.method, comparison.domains, trials=compared, pairs=pairs),
         )
     ]
     new = [line for line in lines if line not in told]
