@@ -304,9 +304,8 @@ class TestACallbackThatChangesNothingIsNoCallback:
         for part, value in plain.items():
             assert same(value, ours[part]), part
 
-    @pytest.mark.parametrize(
-        "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
     @pytest.mark.filterwarnings("ignore")  # compiling Lightning's log warns a lot
     def test_compiled(self, backend, tmp_path):
         outcome(

@@ -291,6 +291,7 @@ class TestProcesses:
         monkeypatch.setattr(module.fcntl, "flock", refuse)
         assert_holds(build(), paths)
 
+    @pytest.mark.slow
     def test_spawned_worker(self, build, paths):
         cache = build()
         context = multiprocessing.get_context("spawn")
