@@ -315,7 +315,9 @@ def _show(run: str, options: argparse.Namespace, found: Sequence[Accuracy]) -> N
         rows = [row._asdict() for row in found]
         print(json.dumps({"run": run, "selection": options.selection, "accuracies": rows}))
         return
-    table = Table("domain", "part", "samples", "accuracy", title=f"{run}: {options.selection}")
+    console = Console()
+    console.print(f"{run}: {options.selection}", highlight=False, soft_wrap=True)
+    table = Table("domain", "part", "samples", "accuracy")
     for column in table.columns[2:]:
         column.justify = "right"
     for row in found:
@@ -324,7 +326,7 @@ def _show(run: str, options: argparse.Namespace, found: Sequence[Accuracy]) -> N
         table.add_section()
         mean = sum(row.accuracy for row in found) / len(found)
         table.add_row("mean", "", f"{sum(row.samples for row in found):,}", f"{mean:.1%}")
-    Console().print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":
