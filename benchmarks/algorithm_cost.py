@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from gga_lightning.backbones import MNISTCNN, TorchvisionFeaturizer
-from gga_lightning.train import config_directory
+from gga_lightning.experiments.train import config_directory
 
 NETWORKS = {
     "mnist_cnn": (MNISTCNN, (1, 28, 28), 10, 32),

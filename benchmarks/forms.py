@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from gga_lightning import GradientAgreementVoting, GradientGuidedAnnealing
-from gga_lightning.search import annealing_search
+from gga_lightning.alignment.search import annealing_search
 
 
 class VotingByUnit(GradientAgreementVoting):
@@ -81,9 +81,9 @@ class VotingSearch(GradientGuidedAnnealing):
     same sign, less the share on which they do not.
     """
 
-    def _find(self, trainer, opened, params):
+    def _search(self, start, probe, params):
         def evaluate():
-            found = opened.evaluate()
+            found = probe.evaluate()
             signs = torch.stack([torch.cat([g.flatten() for g in own]) for own in found.gradients])
             signs = normalize(signs.sign())
             return found.loss, signs @ signs.T
@@ -91,10 +91,10 @@ class VotingSearch(GradientGuidedAnnealing):
         return annealing_search(
             params,
             evaluate,
-            proposal=self._proposal_at(trainer.global_step),
+            proposal=self._proposal_at(start.step),
             num_candidates=self.num_candidates,
             acceptance=self.acceptance,
-            generator=self._generator(trainer.global_step),
+            generator=self._generator(start.step),
         )
 
 

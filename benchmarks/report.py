@@ -21,7 +21,7 @@ from gga_lightning.report.methods import find_baseline, group_methods, mark_kind
 from gga_lightning.report.notes import finding_notes, gap_note
 from gga_lightning.report.rules import RULES
 from gga_lightning.report.runs import read_runs
-from gga_lightning.report.statistics import evaluate
+from gga_lightning.report.statistics import compute_comparison
 from gga_lightning.report.tables import accuracy_table, difference_table
 
 DOMAINS = ["0", "15", "30", "45", "60", "75"]
@@ -108,7 +108,9 @@ def main():
         methods, _ = group_methods(reading.runs)
         methods = mark_kinds(methods, find_baseline(methods, "erm/none"))
         domains = order_domains(reading.runs)
-        comparisons = [evaluate("digits-rotation", rule, methods, domains) for rule in RULES]
+        comparisons = [
+            compute_comparison("digits-rotation", rule, methods, domains) for rule in RULES
+        ]
         times.append(time.perf_counter())
         parts = finding_notes(reading.findings)
         told = set()

@@ -26,11 +26,11 @@ from torch import nn
 from torch.nn import functional
 
 from gga_lightning import Ball, Climb, Greedy, Guided, Walk
-from gga_lightning.ascent import _pulls
+from gga_lightning.alignment.ascent import _pulls
+from gga_lightning.alignment.evaluator import DomainEvaluator
+from gga_lightning.alignment.search import annealing_search
 from gga_lightning.backbones import MLP, MNISTCNN, TorchvisionFeaturizer
 from gga_lightning.data import Digits
-from gga_lightning.evaluation import DomainEvaluator
-from gga_lightning.search import annealing_search
 
 ACCEPTANCE = Greedy(0.1, reference="start")
 

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from gga_lightning.callbacks._reader import StepStart
+
 DOMAINS = ("art", "photo", "sketch")
 
 
@@ -99,6 +101,11 @@ class Flat(Classifier):
         torch.manual_seed(0)
         self.featurizer = nn.Sequential(nn.Linear(8, 16), nn.Tanh())
         self.head = nn.Linear(16, 3)
+
+
+def step_start(trainer, module, batch, batch_idx=0):
+    """What a callback's own code gets at the beginning of a batch."""
+    return StepStart(trainer, module, batch, batch_idx, trainer.global_step)
 
 
 def copies(module):

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gga_lightning.alignment import Ball, Climb, Greedy, Guided, Metropolis, Walk
     from gga_lightning.callbacks import (
         SWAD,
         GradientAgreementVoting,
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
         GradientGuidedNoise,
         RandomState,
     )
-    from gga_lightning.proposals import Ball, Climb, Guided, Walk
-    from gga_lightning.search import Greedy, Metropolis
 
 __all__ = [
     "SWAD",
@@ -34,8 +33,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is asked for: ``gga-report`` does not wait for torch."""
     if name in __all__:
-        for room in ("proposals", "search", "callbacks"):
-            module = importlib.import_module(f"{__name__}.{room}")
+        for package in ("alignment", "callbacks"):
+            module = importlib.import_module(f"{__name__}.{package}")
             if name in module.__all__:
                 return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -113,7 +113,9 @@ class DomainSweeper(BasicSweeper):
         if chooses_data not in names:
             assert self.hydra_context is not None
             assert self.config is not None
-            from gga_lightning.sweeps import domain_names  # only a sweep of ours pays for it
+            from gga_lightning.experiments.sweeps import (
+                domain_names,
+            )  # only a sweep of ours pays for it
 
             loader = self.hydra_context.config_loader
             names[chooses_data] = domain_names(loader.load_sweep_config(self.config, rest))

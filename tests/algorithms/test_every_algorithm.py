@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from gga_lightning import GradientGuidedAnnealing, Guided
 from gga_lightning.data import Digits, DomainDataModule
-from gga_lightning.train import config_directory, make_algorithm
+from gga_lightning.experiments.train import config_directory, make_algorithm
 from tests.helpers import same, trainer
 
 NAMES = sorted(path.stem for path in (Path(config_directory()) / "algorithm").glob("*.yaml"))

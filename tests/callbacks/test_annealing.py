@@ -21,7 +21,6 @@ from gga_lightning import (
     Walk,
 )
 from gga_lightning.algorithms import pool
-from gga_lightning.parallel import ParallelScorer
 from tests.helpers import (
     Classifier,
     Decisions,
@@ -30,6 +29,7 @@ from tests.helpers import (
     copies,
     domain_data,
     same,
+    step_start,
     trainer,
 )
 
@@ -140,7 +140,7 @@ class TestSearches:
         class Check(Callback):
             def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
                 if trainer.global_step == 2:
-                    with gga._open(trainer, pl_module, batch, batch_idx) as opened:
+                    with gga._open(step_start(trainer, pl_module, batch)) as opened:
                         cosines = opened.evaluate().cosines
                     lowest = min(cosines[0, 1], cosines[0, 2], cosines[1, 2])
                     assert lowest.item() == pytest.approx(gga.records[0].min_cosine_end, abs=1e-9)
@@ -179,26 +179,6 @@ class TestSearches:
         assert found[0][0] == found[1][0]
         assert found[0][0].accepted > 0
         assert same(found[0][1], found[1][1])
-
-    def test_blocks_of_candidates_see_the_same_dropout_masks(self, monkeypatch):
-        """Small models evaluate many at once, with masks, metrics and logs in the step."""
-        found, scores = [], ParallelScorer.scores
-        monkeypatch.setattr(
-            ParallelScorer, "scores", lambda *a: found.append(scores(*a)) or found[-1]
-        )
-        ends = []
-        for pays in (True, False):
-            if not pays:
-                monkeypatch.setattr(ParallelScorer, "where_it_pays", lambda *_: None)
-            torch.manual_seed(0)
-            module = Classifier()
-            module.featurizer[1] = nn.Identity()  # BatchNorm updates its buffers in place
-            gga = search(0, 1, proposal=Ball(0.02))
-            run(gga, module=module, max_steps=1)
-            ends.append((gga.records[0].accepted, module.state_dict()))
-        assert len(found) == 1
-        assert found[0] is not None
-        assert same(*ends)
 
     def test_noise_depends_on_the_seed_and_the_step_alone(self):
         ends = []
@@ -466,7 +446,7 @@ class TestTransfer:
         def score(trainer, pl_module, batch, values):
             here = copies(pl_module)
             load(pl_module, values)
-            with gga._open(trainer, pl_module, batch, 0) as opened:
+            with gga._open(step_start(trainer, pl_module, batch)) as opened:
                 cosines = opened.evaluate().cosines
             load(pl_module, here)
             return min(cosines[0, 1], cosines[0, 2], cosines[1, 2]).item()
@@ -559,7 +539,8 @@ class TestTransfer:
 class TestTerminal:
     LINES = (
         "GGA: searching steps 2 to 4 for agreement of 3 domains (art, photo, sketch; by the "
-        "batch's keys), at most 20 candidates a step, moving 176 parameters.",
+        "batch's keys; losses by `Classifier.training_step`), at most 20 candidates a step, "
+        "moving 176 parameters.",
         "GGA: searched 3 steps in ",
     )
 
@@ -584,7 +565,7 @@ class TestTerminal:
         line = next(r.getMessage() for r in caplog.records if "searched" in r.getMessage())
         accepted = sum(record.accepted for record in gga.records)
         assert f"{accepted} of 60 candidates accepted ({accepted / 60:.1%})" in line
-        gain = sum(record.min_cosine_end - record.min_cosine_start for record in gga.records) / 3
+        gain = sum(record.gain for record in gga.records) / 3
         assert f"(gain {gain:+.5f}, mean over the steps)" in line
 
     def test_closing_line_when_training_ends_in_the_window(self, caplog):
@@ -634,7 +615,7 @@ class TestWarnings:
         run(search(1, 2), saved, enable_checkpointing=True)
         saved = ModelCheckpoint(tmp_path, save_last=True)
         fit = trainer(search(1, 2), saved, max_steps=8, enable_checkpointing=True)
-        with pytest.warns(UserWarning, match="goes on at step 6, after the window .steps 1 to 1"):
+        with pytest.warns(UserWarning, match="continues at step 6, after the window .steps 1 to 1"):
             fit.fit(Classifier(), combined_loader(), ckpt_path=tmp_path / "last.ckpt")
 
     def test_half_precision_parameters(self):
@@ -773,17 +754,17 @@ class TestErrors:
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     def test_in_the_middle_of_a_search(self, error):
-        class Fails(Classifier):
-            countdown = [40]  # noqa: RUF012 - outlives what a probe puts back
+        calls = []
 
-            def training_step(self, batch, batch_idx):
-                self.countdown[0] -= 1
-                if self.countdown[0] == 0:
-                    raise error("in the middle")
-                return super().training_step(batch, batch_idx)
+        def fails(module, part):
+            calls.append(1)
+            if len(calls) == 40:
+                raise error("in the middle")
+            return nn.functional.cross_entropy(module(part[0]), part[1])
 
-        module = Fails()
-        gga, before = search(2, 5, proposal=Ball(0.01), num_candidates=1000), {}
+        module = Classifier()
+        gga = search(2, 5, proposal=Ball(0.01), num_candidates=1000, domain_loss=fails)
+        before = {}
 
         class Frame(Callback):
             def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):

@@ -6,23 +6,28 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from gga_lightning import GradientConflictMonitor
+from gga_lightning.callbacks._reader import DomainReader
 from tests.helpers import Classifier
 
-LACKING = SimpleNamespace(domains=("a", "b"), missing={1: ["b"]})
+LACKING = SimpleNamespace(domains=("a", "b"), missing={1: ["b"]}, left_out=())
 
 
-def test_domain_missing_on_a_rank_is_no_obstacle():
-    monitor = GradientConflictMonitor()
+@pytest.fixture
+def reader():
+    settings = dict.fromkeys(("domain_loss", "split", "full_precision", "redraw_randomness"))
+    return DomainReader("Monitor", **settings)
+
+
+def test_domain_missing_on_a_rank_is_no_obstacle(reader):
     with pytest.warns(UserWarning, match="rank 1 has no sample of 'b' .* other ranks alone there"):
-        assert monitor._usable(Classifier(), LACKING)
+        assert reader._is_usable(Classifier(), LACKING)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert monitor._usable(Classifier(), LACKING)  # said once
+        assert reader._is_usable(Classifier(), LACKING)  # said once
 
 
-def test_but_for_synchronized_batchnorm_which_would_wait_for_that_rank():
+def test_but_for_synchronized_batchnorm_which_would_wait_for_that_rank(reader):
     module = Classifier()
     module.featurizer[1] = nn.SyncBatchNorm(16)
     with pytest.warns(UserWarning, match="trained on as usual, since SyncBatchNorm needs every"):
-        assert not GradientConflictMonitor()._usable(module, LACKING)
+        assert not reader._is_usable(module, LACKING)

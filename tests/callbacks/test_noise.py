@@ -8,9 +8,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gga_lightning import GradientGuidedNoise
+from gga_lightning.alignment.gradients import conflict_summary
 from gga_lightning.callbacks import noise
-from gga_lightning.gradients import conflict_summary
-from tests.helpers import Classifier, combined_loader, same, trainer
+from tests.helpers import Classifier, combined_loader, same, step_start, trainer
 
 
 class Gradients(Callback):
@@ -50,7 +50,7 @@ class TestNoise:
 
         class Expected(Callback):
             def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-                with gga_l._open(trainer, pl_module, batch, batch_idx) as opened:
+                with gga_l._open(step_start(trainer, pl_module, batch)) as opened:
                     mean = conflict_summary(opened.evaluate().cosines).mean
                 alphas.append(0.5 * (1 - mean))
                 assert trainer.callback_metrics["gga_l/alpha"].item() == pytest.approx(alphas[-1])
@@ -237,7 +237,7 @@ class TestWrongArguments:
             ({"distribution": "cauchy"}, "`distribution` must be .* got 'cauchy'"),
             ({"modulation": "none"}, "`modulation` must be .* got 'none'"),
             ({"start_step": -1}, "`start_step` must be an integer of at least 0, got -1"),
-            ({"end_step": 0}, r"`end_step` must be greater than `start_step` \(0\) or None, got 0"),
+            ({"end_step": 0}, r"`end_step` must be greater than `start_step` \(0\), got 0"),
         ],
     )
     def test_are_refused_at_once(self, settings, message):

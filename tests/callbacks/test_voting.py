@@ -126,6 +126,7 @@ def test_coordinates_without_agreement_stay_bit_for_bit_and_the_share_is_logged(
     assert fit.callback_metrics["voting/share"].item() == pytest.approx(voting.records[-1].share)
 
 
+@pytest.mark.filterwarnings("ignore:.*ends before the window")
 def test_outside_the_window_it_is_not_there():
     plain, _ = run(None)
     for window in ((6, 9), (50, 60)):
@@ -323,7 +324,8 @@ def test_lines_in_the_terminal(caplog):
     run(GradientAgreementVoting(1, 3))
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Voting")]
     assert lines[0] == (
-        "Voting: steps 1 to 2 move where 3 domains agree (art, photo, sketch; by the batch's keys)."
+        "Voting: steps 1 to 2 move where 3 domains (art, photo, sketch; by the batch's keys; "
+        "losses by `Model.training_step`) agree."
     )
     assert lines[1].startswith("Voting: voted on 2 steps; ")
     assert len(lines) == 2

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from PIL import Image
 
-from gga_lightning.data.benchmark import Archive
+from gga_lightning.data.benchmarks.benchmark import Archive
 
 PAGE = b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>"
 

@@ -8,16 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gga_lightning import train
-from gga_lightning.data import transfer as transfer_module
-from gga_lightning.data.benchmark import Archive
+from gga_lightning.data.download import transfer as transfer_module
+from gga_lightning.data.benchmarks.benchmark import Archive
+from gga_lightning.data.benchmarks.domain_net import DUPLICATES, DomainNet
+from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
+from gga_lightning.data.benchmarks.office_home import OfficeHome
+from gga_lightning.data.benchmarks.pacs import PACS
+from gga_lightning.data.benchmarks.terra_incognita import CATEGORIES, TerraIncognita
+from gga_lightning.data.benchmarks.vlcs import VLCS
 from gga_lightning.data.cli import DATASETS, main
-from gga_lightning.data.domain_net import DUPLICATES, DomainNet
-from gga_lightning.data.mnist import ColoredMNIST, RotatedMNIST
-from gga_lightning.data.office_home import OfficeHome
-from gga_lightning.data.pacs import PACS
-from gga_lightning.data.terra_incognita import CATEGORIES, TerraIncognita
-from gga_lightning.data.vlcs import VLCS
+from gga_lightning.experiments import train
+from tests.data.benchmarks.test_terra_incognita import annotations
 from tests.data.loopback import (
     Server,
     image,
@@ -28,7 +29,6 @@ from tests.data.loopback import (
     plain,
     troubled,
 )
-from tests.data.test_terra_incognita import annotations
 
 SMALL = ("trainer.max_steps=2", "data.steps_per_epoch=2", "data.batch_size=2", "backbone=mlp")
 QUIET = ("annealing=none", "callbacks=none", "data.num_workers=0")

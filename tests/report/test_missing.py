@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gga_lightning.report.methods import group_methods
-from gga_lightning.report.missing import Job, _quoted, commands, missing_jobs
+from gga_lightning.report.missing import MissingJob, _quoted, commands, missing_jobs
 from gga_lightning.report.rules import Trial
 from gga_lightning.report.runs import read_runs
 from tests.report.folders import Spec, leave_one_out_specs, write_run
@@ -46,7 +46,9 @@ def expand(command):
         held_out = job["data.test_domain"]
         names = held_out if isinstance(held_out, list) else [held_out]
         trial = Trial(job.get("data.split_seed", job["seed"]), job["seed"])
-        yield Job(tuple(str(name).strip("'") for name in names), trial, job.get("hparams_seed", 0))
+        yield MissingJob(
+            tuple(str(name).strip("'") for name in names), trial, job.get("hparams_seed", 0)
+        )
 
 
 def expanded(found, jobs):
@@ -88,7 +90,7 @@ def test_the_folder_of_the_sweep(tmp_path, monkeypatch):
 def test_trials_of_the_baseline(tmp_path):
     found = method(tmp_path, [Spec(("a",)), Spec(("b",))])
     trials = [Trial(0, 0), Trial(1, 1)]
-    lacking = {Job((name,), Trial(1, 1), 0) for name in "ab"}
+    lacking = {MissingJob((name,), Trial(1, 1), 0) for name in "ab"}
     assert set(missing_jobs(found, "ab", trials=trials)) == lacking
 
 
@@ -123,7 +125,7 @@ def test_commands_expand_to_the_missing_jobs(missing, apart):
         found = method(root, present)
     trials = {Trial(*spec.trial) for spec in present}
     wanted = {
-        Job(spec.held_out, Trial(*spec.trial), 0)
+        MissingJob(spec.held_out, Trial(*spec.trial), 0)
         for index, spec in enumerate(every)
         if index in missing and Trial(*spec.trial) in trials
     }
@@ -158,7 +160,7 @@ def test_draws_go_together(tmp_path):
     found = method(tmp_path, specs)
     jobs = missing_jobs(found, "ab")
     assert expanded(found, jobs) == set(jobs)
-    assert set(jobs) == {Job(("b",), Trial(s, s), draw) for s in (0, 1) for draw in (0, 2)}
+    assert set(jobs) == {MissingJob(("b",), Trial(s, s), draw) for s in (0, 1) for draw in (0, 2)}
     assert commands(found, jobs) == [
         f"gga-train -m algorithm=erm annealing=none hparams=search hydra.sweep.dir={tmp_path} "
         "hparams_seed=0,2 data.test_domain=b seed=0,1"
@@ -181,7 +183,9 @@ def test_draws_keep_their_overrides(tmp_path):
     ]
     found = method(tmp_path, specs)
     jobs = missing_jobs(found, "ab")
-    assert expanded(found, jobs) == set(jobs) == {Job(("b",), Trial(s, s), 2) for s in (0, 1)}
+    assert (
+        expanded(found, jobs) == set(jobs) == {MissingJob(("b",), Trial(s, s), 2) for s in (0, 1)}
+    )
     assert [c for c in commands(found, jobs) if "lr=2.0" in c and c.endswith("seed=0")]
 
 

@@ -200,7 +200,7 @@ class DomainGeneralizer(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Prepares the metrics of the validation dataloaders."""
-        self._evaluation = _Evaluation("val", self.trainer.val_dataloaders, self)
+        self._evaluation = _PassMetrics("val", self.trainer.val_dataloaders, self)
 
     def validation_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch of one validation dataloader."""
@@ -212,7 +212,7 @@ class DomainGeneralizer(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Prepares the metrics of the test dataloaders."""
-        self._evaluation = _Evaluation("test", self.trainer.test_dataloaders, self)
+        self._evaluation = _PassMetrics("test", self.trainer.test_dataloaders, self)
 
     def test_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch of one test dataloader."""
@@ -223,7 +223,7 @@ class DomainGeneralizer(LightningModule):
         self._evaluation.log()
 
 
-class _Evaluation:
+class _PassMetrics:
     """One pass over the evaluation dataloaders: accuracy and mean loss of each, by its name."""
 
     def __init__(self, stage: str, dataloaders: Any, module: DomainGeneralizer) -> None:

@@ -2,35 +2,33 @@
 
 import contextlib
 import hashlib
+import math
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 
-from gga_lightning.domains import Split
-from gga_lightning.probing import DomainLoss, LossSource, Probe, probe
+from gga_lightning.callbacks._clock import StepClock
+from gga_lightning.callbacks._reader import DomainReader, StepStart
+from gga_lightning.callbacks._setup import ParameterChoice, check_settings, check_setup
+from gga_lightning.probing import DomainLoss, Split
+from gga_lightning.probing.probe import Probe
+from gga_lightning.probing.source import LossSource
 
-__all__ = ["DomainGradientCallback", "ParameterChoice", "check_integer", "check_window", "say"]
-
-ParameterChoice = str | Callable[[str, nn.Parameter], bool]
-
-# By name, so that `pytorch_lightning`'s strategies are known too. DeepSpeedStrategy descends from
-# DDPStrategy, but shards.
-_STRATEGIES = {"SingleDeviceStrategy", "DDPStrategy"}
-_SHARDING = {"DeepSpeedStrategy"}
+__all__ = ["DomainGradientCallback", "StepStart", "say"]
 
 
 class DomainGradientCallback(Callback):
-    """Base of the callbacks that read the domains' gradients.
+    """Base of the callbacks that read the domains' gradients before optimizer steps.
 
-    It checks trainer and module before any training, tries the first batch of a fit, opens
-    batches for evaluation, and keeps count of batches that could not be used.
+    It owns what they share: the count of steps and the window, the checks before any training and
+    on the first batch, the evaluation of domains without side effects, messages and logs.
+    Subclasses say what happens at a step (:meth:`_act`).
     """
 
     full_precision = False
@@ -39,88 +37,203 @@ class DomainGradientCallback(Callback):
     controls: tuple[str, ...] = ("shuffle_domains",)
     """What ``control`` may be, besides None."""
 
+    label = "Domain gradients"
+    """How messages begin."""
+
     def __init__(
         self,
         *,
+        start_step: int,
+        end_step: int | None,
+        every_n_steps: int = 1,
         control: str | None,
         parameters: ParameterChoice | None,
         domain_loss: DomainLoss | None,
         split: Split | None,
         seed: int,
     ) -> None:
-        if control is not None and control not in self.controls:
-            allowed = " or ".join(map(repr, self.controls))
-            raise ValueError(f"`control` must be {allowed} or None, got {control!r}.")
-        if parameters is not None and not callable(parameters):
-            try:
-                re.compile(parameters)
-            except (re.error, TypeError) as error:
-                raise ValueError(
-                    "`parameters` must be a regular expression for the start of parameter names, "
-                    f"or a callable (name, parameter) -> bool, got {parameters!r}."
-                ) from error
-        if domain_loss is not None and not callable(domain_loss):
-            raise ValueError(
-                "`domain_loss` must be a callable (module, domain_batch) -> loss, "
-                f"got {domain_loss!r}."
-            )
-        if split is not None and not (isinstance(split, str | int) or callable(split)):
-            raise ValueError(
-                "`split` must be a key or index of the batch, or a callable (batch) -> mapping of "
-                f"domain names to domain batches, got {split!r}."
-            )
+        check_settings(
+            start_step=start_step,
+            end_step=end_step,
+            every_n_steps=every_n_steps,
+            control=control,
+            controls=self.controls,
+            parameters=parameters,
+            domain_loss=domain_loss,
+            split=split,
+        )
+        self.start_step = start_step
+        self.end_step = end_step
+        self.every_n_steps = every_n_steps
         self.control = control
         self.parameters = parameters
         self.domain_loss = domain_loss
         self.split = split
         self.seed = seed
-        self._tried = False
-        self._split = split
-        self._warned: set[str] = set()
+        self._clock = StepClock()
+        self._last_step = -1
+        self._skipped = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Lets go of what belongs to one fit."""
+        self._entered = self._summed_up = False
+        self._opened_by: DomainReader | None = None
+
+    @property
+    def _reader(self) -> DomainReader:
+        """What finds and opens the domains of this fit's batches."""
+        if self._opened_by is None:
+            self._opened_by = DomainReader(
+                type(self).__name__,
+                domain_loss=self.domain_loss,
+                split=self.split,
+                full_precision=self.full_precision,
+                redraw_randomness=self._redraws_randomness(),
+            )
+        return self._opened_by
+
+    # What subclasses define
+
+    def _acts_at(self, step: int) -> bool:
+        """Whether something is done at a step."""
+        inside = step >= self.start_step and (self.end_step is None or step < self.end_step)
+        return inside and (step - self.start_step) % self.every_n_steps == 0
+
+    def _has_own_schedule(self) -> bool:
+        """Whether a subclass of the user's decides at which steps something is done."""
+        return False
+
+    def _act(self, start: StepStart) -> None:
+        """Does what the callback is for, at a step of its window."""
+        raise TypeError(f"{type(self).__name__} must define `_act(start)`.")
+
+    def _prepare(self, start: StepStart) -> None:
+        """Called at each batch, before anything else."""
+
+    def _restart(self, step: int) -> None:
+        """Forgets what was kept of ``step`` and later ones, of an earlier fit."""
+
+    def _entry(self, domains: str, start: StepStart) -> str:
+        """What is said at the first step of a window, after the label; "" for nothing."""
+        return ""
+
+    def _leave(self) -> None:
+        """Called when the window is over."""
+
+    def _closing(self, step: int) -> Iterator[str]:
+        """What is said at the end of the window, or of training at an earlier ``step``."""
+        yield from ()
+
+    def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
+        """The parameters chosen where the user chose none."""
+        return [param for _, param in named]
+
+    def _compared(self, module: LightningModule) -> list[nn.Parameter]:
+        """The parameters whose gradients are compared between domains."""
+        return [param for param in module.parameters() if param.requires_grad]
+
+    def _redraws_randomness(self) -> bool:
+        return False
+
+    def _state(self) -> dict[str, Any]:
+        """What checkpoints keep, beside the clock."""
+        return {}
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`_state` gave."""
+
+    # Hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called when fit, validate, test, predict or tune begins: checks the combination."""
+        """Called when fit, validate, test or predict begins: checks trainer and module."""
         if stage != "fit":
             return
-        name = type(self).__name__
-        ancestors = {ancestor.__name__ for ancestor in type(trainer.strategy).__mro__}
-        if ancestors & _SHARDING or not ancestors & _STRATEGIES:
-            raise MisconfigurationException(
-                f"{name} needs all parameters on every process, so it works with a single device "
-                f"and with DDP, got {type(trainer.strategy).__name__}."
-            )
-        source = LossSource(pl_module, self.domain_loss)
-        if source.takes_step and not pl_module.automatic_optimization:
-            raise MisconfigurationException(
-                f"{name} cannot call {source.name}, because it steps its optimizers itself "
-                "(manual optimization). Give `domain_loss=`, a callable (module, domain_batch) -> "
-                "loss, or the module a method `domain_loss(domain_batch)`."
-            )
-        if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
-            raise MisconfigurationException(
-                f"{name} needs to see the batch before `training_step`, which "
-                "`training_step(dataloader_iter)` does not allow. Take `batch` instead."
-            )
+        check_setup(self, trainer, pl_module, LossSource(pl_module, self.domain_loss))
+        self._clock.restart(trainer)
+        self._restart(trainer.global_step)
+        self._last_step, self._skipped = -1, 0
+        self._forget()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins, with the strategy set up: checks that there are parameters."""
         self._chosen(pl_module)
-        self._tried = False
-        self._split = self.split
 
-    def _chosen(self, pl_module: LightningModule) -> list[nn.Parameter]:
-        """Finds the trainable parameters that ``parameters`` selects.
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when training begins: warns if the window cannot be reached."""
+        if self._has_own_schedule() or getattr(trainer, "fast_dev_run", False):
+            return
+        step, name = self._clock.now(trainer), type(self).__name__
+        if self.end_step is not None and step >= self.end_step:
+            rank_zero_warn(
+                f"{name}: training continues at step {step}, after the window (steps "
+                f"{self.start_step} to {self.end_step - 1}), so that the callback does nothing."
+            )
+        elif 0 < self.start_step >= _planned_steps(trainer):
+            rank_zero_warn(
+                f"{name}: training ends before the window, whose first step is "
+                f"`start_step={self.start_step}`, so that the callback does nothing. Lower "
+                "`start_step` or train longer."
+            )
 
-        Args:
-            pl_module: The module.
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch begins.
 
-        Returns:
-            The parameters, in the module's order.
-
-        Raises:
-            MisconfigurationException: If there are none.
+        With gradient accumulation the callback acts once a step, at the step's first batch.
         """
-        named = [(n, p) for n, p in pl_module.named_parameters() if p.requires_grad]
+        step = self._clock.now(trainer)
+        start = StepStart(trainer, pl_module, batch, batch_idx, step)
+        if not self._reader.checked:
+            self._reader.check(start, self._compared(pl_module), self._shuffle(start))
+        self._prepare(start)
+        if step == self._last_step:  # a further batch of the same step
+            return
+        self._last_step = step
+        if self._acts_at(step):
+            self._act(start)
+        elif self.end_step is not None and step >= self.end_step:
+            self._sum_up(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch ends: counts the step."""
+        self._clock.now(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when training ends: sums up the window, if that was not done before."""
+        self._sum_up(trainer)
+        self._forget()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Called when training breaks off."""
+        self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called when a checkpoint is saved."""
+        return {
+            "clock": self._clock.state_dict(),
+            "last_step": self._last_step,
+            "skipped": self._skipped,
+            **self._state(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called when a checkpoint is loaded."""
+        self._clock.load_state_dict(state_dict["clock"])
+        self._last_step = state_dict["last_step"]
+        self._skipped = state_dict["skipped"]
+        self._load_state(state_dict)
+
+    # What subclasses use
+
+    def _chosen(self, module: LightningModule) -> list[nn.Parameter]:
+        """Finds the trainable parameters that ``parameters`` selects, in the module's order."""
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         choice = self.parameters
         if choice is None:
             found = self._default(named)
@@ -135,138 +248,58 @@ class DomainGradientCallback(Callback):
             )
         return found
 
-    def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
-        """The parameters chosen where the user chose none."""
-        return [param for _, param in named]
-
-    def _compared(self, pl_module: LightningModule) -> list[nn.Parameter]:
-        """The parameters whose gradients are compared between domains."""
-        return [param for param in pl_module.parameters() if param.requires_grad]
-
     @contextlib.contextmanager
-    def _open(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> Generator[Probe | None, None, None]:
-        """Opens a batch for evaluation.
+    def _open(self, start: StepStart) -> Generator[Probe | None, None, None]:
+        """Opens a batch for evaluation; None (warned of once) if it is not fit for that."""
+        with self._reader.open(start, self._compared(start.module), self._shuffle(start)) as probe:
+            if probe is None:
+                self._skipped += 1
+            elif not self._entered:
+                self._entered = True
+                self._enter(start, probe)
+            yield probe
 
-        Args:
-            trainer: The trainer.
-            pl_module: Its module.
-            batch: The training batch.
-            batch_idx: Its index.
+    def _shuffle(self, start: StepStart) -> torch.Generator | None:
+        shuffles = self.control == "shuffle_domains"
+        return self._generator(start.step, use="shuffle") if shuffles else None
 
-        Yields:
-            The probe, or None (having warned once) where the batch shows fewer than two domains.
-        """
-        with probe(
-            trainer,
-            pl_module,
-            batch,
-            batch_idx,
-            self._compared(pl_module),
-            domain_loss=self.domain_loss,
-            split=self._split,
-            full_precision=self.full_precision,
-            redraw_randomness=self._redraws_randomness(),
-            shuffle=(
-                self._generator(trainer.global_step, use="shuffle")
-                if self.control == "shuffle_domains"
-                else None
-            ),
-        ) as opened:
-            self._split = opened.batches.split
-            yield opened if self._usable(pl_module, opened) else None
+    def _enter(self, start: StepStart, probe: Probe) -> None:
+        """Says, at the first step, what is done, on which domains, and by which losses."""
+        losses = LossSource(start.module, self.domain_loss).name
+        entry = self._entry(
+            f"{len(probe.domains)} domains ({', '.join(probe.domains)}; by {self._reader.source}; "
+            f"losses by {losses})",
+            start,
+        )
+        if entry:
+            controlled = f"; a control: {self.control!r}" if self.control else ""
+            say(start.trainer, f"{self.label}: {entry}{controlled}.")
 
-    def _redraws_randomness(self) -> bool:
-        return False
+    def _sum_up(self, trainer: Trainer) -> None:
+        if not self._summed_up:
+            self._summed_up = True
+            self._leave()
+            for line in self._closing(self._clock.now(trainer)):
+                say(trainer, f"{self.label}: {line}")
 
-    def _usable(self, pl_module: LightningModule, opened: Probe) -> bool:
-        name = type(self).__name__
-        if len(opened.domains) < 2:
-            found = f"only {opened.domains[0]!r}" if opened.domains else "none with samples"
-            self._warn_once(
-                "few domains",
-                f"{name}: a batch shows fewer than two domains ({found}, by "
-                f"{opened.batches.source}); such batches are trained on as usual.",
-            )
-            return False
-        if opened.missing:
-            rank, missing = next(iter(opened.missing.items()))
-            synced = any(isinstance(m, nn.SyncBatchNorm) for m in pl_module.modules())
-            doing = (
-                "such batches are trained on as usual, since SyncBatchNorm needs every rank"
-                if synced
-                else "its gradient comes from the other ranks alone there"
-            )
-            self._warn_once(
-                "missing domains",
-                f"{name}: rank {rank} has no sample of {', '.join(map(repr, missing))} in its "
-                f"part of a batch; {doing}.",
-            )
-            return not synced
-        return True
-
-    def _try_once(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Evaluates the first batch of a fit, so that what is wrong is said at once.
-
-        Args:
-            trainer: The trainer.
-            pl_module: Its module.
-            batch: The training batch.
-            batch_idx: Its index.
-
-        Raises:
-            MisconfigurationException: If no domains are found in the batch or the module's loss
-                is not a scalar with a graph.
-        """
-        if not self._tried:
-            self._tried = True
-            with self._open(trainer, pl_module, batch, batch_idx) as opened:
-                if opened is not None:
-                    opened.evaluate()
-
-    def _warn_once(self, kind: str, message: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            rank_zero_warn(message)
-
-    def _report(
-        self, trainer: Trainer, pl_module: LightningModule, values: dict[str, float]
-    ) -> None:
+    def _report(self, start: StepStart, values: dict[str, float]) -> None:
         """Logs values of this step, once, to every logger and to ``callback_metrics``.
 
         Not by ``pl_module.log`` alone: what is logged so on some steps only, Lightning repeats on
         every later step of the epoch, and leaves out where ``log_every_n_steps`` does not fall.
-
-        Args:
-            trainer: The trainer.
-            pl_module: Its module.
-            values: Name to value; equal on all ranks.
         """
-        if trainer.barebones:
+        if start.trainer.barebones:
             return
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+        for logger in start.trainer.loggers:
+            logger.log_metrics(values, step=start.step)
         for name, value in values.items():
-            pl_module.log(name, value, logger=False, batch_size=1)
+            LightningModule.log(start.module, name, value, logger=False, batch_size=1)
 
     def _generator(
         self, step: int, device: torch.device | str = "cpu", *, use: str = "noise"
     ) -> torch.Generator:
-        """Makes a source of randomness, a function of the class, the seed, the use and the step.
-
-        So a resumed run draws what a straight one draws, and all ranks draw the same.
-
-        Args:
-            step: The optimizer step.
-            device: Where the generator works.
-            use: What for.
-
-        Returns:
-            A seeded generator.
-        """
+        """Makes a source of randomness, a function of the class, the seed, the use and the step."""
+        # so that a resumed run draws what the uninterrupted run draws, and all ranks draw alike
         text = f"{type(self).__name__}:{self.seed}:{use}:{step}"
         digest = hashlib.sha256(text.encode()).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
@@ -287,38 +320,10 @@ def say(trainer: Trainer, message: str) -> None:
         rank_zero_info(message)
 
 
-def check_window(start_step: Any, end_step: Any, *, open_end: bool = False) -> None:
-    """Checks a window of optimizer steps.
-
-    Args:
-        start_step: Its first step.
-        end_step: The step before which it ends.
-        open_end: Whether ``end_step`` may be None.
-
-    Raises:
-        ValueError: If the two are not integers, or there is no step between them.
-    """
-    check_integer("start_step", start_step, 0)
-    if open_end and end_step is None:
-        return
-    check_integer("end_step", end_step, 0)
-    if end_step <= start_step:
-        raise ValueError(
-            f"`end_step` must be greater than `start_step` ({start_step})"
-            f"{' or None' if open_end else ''}, got {end_step}."
-        )
-
-
-def check_integer(name: str, value: Any, minimum: int) -> None:
-    """Checks a constructor's argument.
-
-    Args:
-        name: The argument's name.
-        value: Its value.
-        minimum: The least value allowed.
-
-    Raises:
-        ValueError: If ``value`` is not an integer of at least ``minimum``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}.")
+def _planned_steps(trainer: Trainer) -> float:
+    limit = math.inf if trainer.max_steps < 0 else trainer.max_steps
+    try:
+        planned = trainer.estimated_stepping_batches
+    except MisconfigurationException:  # accumulation that changes with the epochs
+        return limit
+    return limit if planned < 0 else min(planned, limit)

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from gga_lightning.score import Score
+from gga_lightning.alignment import Score
 
 __all__ = ["SearchProgress"]
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gga_lightning.score import Objective
+from gga_lightning.alignment import Objective
 
 __all__ = ["SearchRecord", "closing_lines"]
 
@@ -38,39 +38,53 @@ class SearchRecord(NamedTuple):
 
 
 def closing_lines(
-    records: Sequence[SearchRecord], skipped: int, objective: Objective
+    records: Sequence[SearchRecord],
+    skipped: int,
+    same_samples: int,
+    objective: Objective,
+    window: str,
 ) -> Iterator[str]:
     """Sums up a window.
 
     Args:
         records: The searched steps.
-        skipped: How many steps could not be searched.
+        skipped: How many batches could not be searched.
+        same_samples: How many of the batches after a search held the search's own samples.
         objective: What was raised.
+        window: The window in words, for one in which nothing was searched.
 
     Yields:
         A line on the searches, and one on whether their gains hold on other batches, where that
-        was measured.
+        was to be measured.
     """
     left_out = f"; {skipped} steps could not be searched" if skipped else ""
     if not records:
-        yield f"GGA: searched no step{left_out}."
+        yield f"searched no step{left_out or f' of its window ({window})'}."
         return
     before = statistics.fmean(record.min_cosine_start for record in records)
     after = statistics.fmean(record.min_cosine_end for record in records)
+    gain = statistics.fmean(record.gain for record in records)
     tried = sum(record.candidates for record in records)
     accepted = sum(record.accepted for record in records)
+    share = f" ({accepted / tried:.1%})" if tried else ""
     seconds = math.fsum(record.seconds for record in records)
+    raised = "" if objective == "min" else f", {objective} cosine"
     yield (
-        f"GGA: searched {len(records)} steps in {seconds:.1f} s{left_out}; min cosine "
-        f"{before:+.4f} -> {after:+.4f} (gain {after - before:+.5f}, mean over the steps), "
-        f"{accepted} of {tried} candidates accepted ({accepted / tried:.1%})."
+        f"searched {len(records)} steps in {seconds:.1f} s{left_out}; min cosine "
+        f"{before:+.4f} -> {after:+.4f}{raised} (gain {gain:+.5f}, mean over the steps), "
+        f"{accepted} of {tried} candidates accepted{share}."
     )
     transfers = [record.transfer for record in records if record.transfer is not None]
+    if same_samples:
+        yield (
+            f"{same_samples} times the next batch held the same samples as the search's own, so "
+            "that it could not show whether the gain holds on others. With one batch an epoch "
+            "use a smaller batch size."
+        )
     if len(transfers) < 2:
         return
     mean = statistics.fmean(transfers)
     error = statistics.stdev(transfers) / math.sqrt(len(transfers))
-    gain = statistics.fmean(record.gain for record in records)
     verdict = "So the gain is not luck with one batch."
     if mean <= 2 * error:
         verdict = (
@@ -79,7 +93,7 @@ def closing_lines(
             "samples a domain."
         )
     yield (
-        f"GGA: on the next batch, which the search never saw, the {objective} cosine rises by "
+        f"on the next batch, which the search never saw, the {objective} cosine rises by "
         f"{mean:+.5f} (standard error {error:.5f}, {len(transfers)} steps), on its own by "
         f"{gain:+.5f}. {verdict}"
     )

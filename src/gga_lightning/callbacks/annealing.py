@@ -3,29 +3,34 @@
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import nn
 
-from gga_lightning.callbacks._base import (
-    DomainGradientCallback,
-    ParameterChoice,
-    check_integer,
-    check_window,
-    say,
+from gga_lightning.alignment import (
+    Acceptance,
+    Greedy,
+    Guided,
+    Objective,
+    Proposal,
+    SearchResult,
+    Walk,
+    annealing_search,
 )
+from gga_lightning.alignment.score import check_objective
+from gga_lightning.callbacks._base import DomainGradientCallback
+from gga_lightning.callbacks._moves import PendingTransfer, copies, named_trainable, scramble
 from gga_lightning.callbacks._progress import SearchProgress
+from gga_lightning.callbacks._reader import StepStart
 from gga_lightning.callbacks._records import SearchRecord, closing_lines
-from gga_lightning.callbacks._transfer import Move
-from gga_lightning.domains import Split
-from gga_lightning.probing import DomainLoss, Probe
-from gga_lightning.proposals import Guided, Proposal, Walk
-from gga_lightning.score import Objective, check_objective
-from gga_lightning.search import Acceptance, Greedy, SearchResult, annealing_search
+from gga_lightning.callbacks._setup import ParameterChoice, check_integer
+from gga_lightning.probing import DomainLoss, Split
+from gga_lightning.probing.probe import Probe
 
 __all__ = ["GradientGuidedAnnealing", "SearchRecord"]
 
@@ -64,6 +69,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     """
 
     full_precision = True
+    label = "GGA"
     controls = ("scramble", "shuffle_domains")
 
     def __init__(
@@ -118,7 +124,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 the batch.
             split: Where the batch has its domain labels (a key or an index), or a callable that
                 turns it into a mapping of domain names to domain batches. Default: see
-                :func:`gga_lightning.domains.split_batch`.
+                :class:`gga_lightning.probing.Splitter`.
             seed: Seed of the noise, which is a function of it and the step. Must be the same on
                 all ranks.
 
@@ -126,11 +132,17 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             ValueError: If an argument is out of range.
         """
         super().__init__(
-            control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=seed
+            start_step=start_step,
+            end_step=end_step,
+            every_n_steps=every_n_steps,
+            control=control,
+            parameters=parameters,
+            domain_loss=domain_loss,
+            split=split,
+            seed=seed,
         )
-        check_window(start_step, end_step)
+        check_integer("end_step", end_step, 1)  # this window has an end
         check_integer("num_candidates", num_candidates, 1)
-        check_integer("every_n_steps", every_n_steps, 1)
         if not isinstance(proposal, Proposal):
             raise ValueError(
                 f"`proposal` must be a Proposal, such as Walk(1e-5), got {proposal!r}."
@@ -151,8 +163,6 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         check_objective(objective)
         if patience is not None:
             check_integer("patience", patience, 1)
-        self.start_step = start_step
-        self.end_step = end_step
         self.proposal = proposal
         self.num_candidates = num_candidates
         self.radius_schedule = radius_schedule
@@ -161,13 +171,9 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self.patience = patience
         self.fixed_dropout = fixed_dropout
         self.measure_transfer = measure_transfer
-        self.every_n_steps = every_n_steps
         self.records: list[SearchRecord] = []
-        self._last_step = -1
-        self._skipped = 0
-        self._pending: Move | None = None
-        self._entered = False
-        self._summed_up = False
+        self._pending: PendingTransfer | None = None
+        self._same_samples = 0  # how often the next batch held the samples of the search's own
         self._progress = SearchProgress()
 
     @property
@@ -179,23 +185,12 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         """Decides whether a step is searched. Override it for another schedule.
 
         Args:
-            step: The optimizer step (``trainer.global_step``), counted from 0.
+            step: The optimizer step, counted from 0.
 
         Returns:
             Whether to search before this step; must be the same on all ranks.
         """
-        inside = self.start_step <= step < self.end_step
-        return inside and (step - self.start_step) % self.every_n_steps == 0
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called when fit begins: checks the combination, forgets an earlier training."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self.records = [r for r in self.records if r.step < trainer.global_step]
-            self._last_step = self.records[-1].step if self.records else -1
-            self._skipped = 0
-            self._pending = None
-            self._entered = self._summed_up = False
+        return super()._acts_at(step)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins: checks the parameters to move."""
@@ -214,63 +209,21 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 "keeps them in float32."
             )
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when training begins: warns if the window cannot be reached."""
-        own_schedule = type(self).should_search is not GradientGuidedAnnealing.should_search
-        if own_schedule or getattr(trainer, "fast_dev_run", False):
-            return
-        if trainer.global_step >= self.end_step:
-            rank_zero_warn(
-                f"{type(self).__name__}: training goes on at step {trainer.global_step}, after "
-                f"the window (steps {self.start_step} to {self.end_step - 1}); nothing is searched."
-            )
-        elif 0 <= trainer.max_steps <= self.start_step or (
-            _planned_steps(trainer) <= self.start_step
-        ):
-            rank_zero_warn(
-                f"{type(self).__name__}: training ends before the window, whose first step is "
-                f"`start_step={self.start_step}`; nothing is searched. Lower `start_step` or "
-                "train longer."
-            )
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Called when a training batch begins: searches, if the step is in the window.
-
-        With gradient accumulation a step is searched once, at its first batch.
-        """
-        step = trainer.global_step
-        if self._pending is not None:
-            self._measure(self._pending, trainer, pl_module, batch, batch_idx)
-        if step != self._last_step and self.should_search(step):
-            self._last_step = step
-            self._search(trainer, pl_module, batch, batch_idx)
-            return
-        self._try_once(trainer, pl_module, batch, batch_idx)
-        if step >= self.end_step:
-            self._sum_up(trainer)
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when training ends: sums up a window that was not left before."""
-        self._sum_up(trainer)
+        """Called when training ends: sums up the window, if that was not done before."""
+        super().on_train_end(trainer, pl_module)
+        self._progress = SearchProgress()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Called when a checkpoint is saved."""
-        return {
-            "last_step": self._last_step,
-            "skipped": self._skipped,
-            "records": [tuple(record) for record in self.records],
-            "pending": None if self._pending is None else tuple(self._pending),
-        }
+    def _acts_at(self, step: int) -> bool:
+        return self.should_search(step)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called when a checkpoint is loaded."""
-        self._last_step = state_dict["last_step"]
-        self._skipped = state_dict["skipped"]
-        self.records = [SearchRecord(*record) for record in state_dict["records"]]
-        pending = state_dict["pending"]
-        self._pending = None if pending is None else Move(*pending)
+    def _has_own_schedule(self) -> bool:
+        return type(self).should_search is not GradientGuidedAnnealing.should_search
+
+    def _restart(self, step: int) -> None:
+        self.records = [record for record in self.records if record.step < step]
+        self._pending = None
+        self._same_samples = 0
 
     def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
         featurizer = [param for name, param in named if name.startswith("featurizer.")]
@@ -279,107 +232,88 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     def _redraws_randomness(self) -> bool:
         return not self.fixed_dropout
 
-    def _search(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        step, began = trainer.global_step, time.monotonic()
-        self._tried = True
-        params = self._chosen(pl_module)
-        before: dict[nn.Parameter, Tensor] = {}
-        if self.measure_transfer or self.control == "scramble":
-            before = {param: param.detach().clone() for param in self._compared(pl_module)}
-        with self._open(trainer, pl_module, batch, batch_idx) as opened:
-            if opened is None:
-                self._skipped += 1
+    def _prepare(self, start: StepStart) -> None:
+        if self._pending is not None:
+            self._measure(self._pending, start)
+
+    def _measure(self, pending: PendingTransfer, start: StepStart) -> None:
+        """Scores the last search's move on this batch, which that search did not see."""
+        self._pending = None
+        transfer = 0.0  # of a step that did not move
+        if pending.moved:
+            with self._open(start) as probe:
+                if probe is None:
+                    return
+                if probe.samples() == pending.samples:
+                    self._same_samples += 1
+                    return
+                transfer = pending.gain(named_trainable(start.module), probe, self.objective)
+            if not math.isfinite(transfer):
                 return
-            self._enter(trainer, opened, params)
-            result = self._find(trainer, opened, params)
+        for index, record in enumerate(self.records):
+            if record.step == pending.step:
+                self.records[index] = record._replace(transfer=transfer)
+        self._report(start, {"gga/transfer": transfer})
+
+    def _act(self, start: StepStart) -> None:
+        """Searches, and takes note of what came of it."""
+        began = time.monotonic()
+        params = self._chosen(start.module)
+        before = {}
+        if self.measure_transfer or self.control == "scramble":
+            before = copies(named_trainable(start.module))
+        with self._open(start) as probe:
+            if probe is None:
+                return
+            samples = probe.samples() if self.measure_transfer else 0
+            result = self._search(start, probe, params)
             if self.control == "scramble" and result.accepted:
-                self._scramble(params, before, self._generator(step, use="scramble"))
-                end = opened.score(self.objective)
+                generator = self._generator(start.step, use="scramble")
+                scramble(start.module, params, before, generator)
+                end = probe.score(self.objective)
                 assert end is not None
                 result = dataclasses.replace(result, end=end)
         if not result.start.finite:
             self._skipped += 1
-            self._warn_once(
+            self._reader.warn_once(
                 "not finite",
-                f"{type(self).__name__}: the loss or a gradient is not finite at step {step} "
-                "(or `training_step` returned None); such steps are trained on as usual.",
+                f"the loss or a gradient is not finite at step {start.step} (or `training_step` "
+                "returned None); such steps are trained on as usual.",
             )
             return
-        if trainer.world_size > 1 and result.accepted:
+        if start.trainer.world_size > 1 and result.accepted:
             for param in params:  # the ranks agree already; this holds on unlike devices too
                 torch.distributed.broadcast(param.data, src=0)
         if self.measure_transfer:
-            self._pending = Move(step)
-            if result.accepted:
-                after = before | {param: param.detach().clone() for param in params}
-                self._pending = Move(step, list(before.values()), list(after.values()))
-        self._record(trainer, pl_module, step, result, time.monotonic() - began)
+            after = copies(named_trainable(start.module)) if result.accepted else {}
+            self._pending = PendingTransfer(start.step, samples, before if after else {}, after)
+        self._record(start, result, time.monotonic() - began)
 
-    def _find(self, trainer: Trainer, opened: Probe, params: list[nn.Parameter]) -> SearchResult:
+    def _search(self, start: StepStart, probe: Probe, params: list[nn.Parameter]) -> SearchResult:
         """Searches, and moves the parameters to where the domains agree best."""
-        step = trainer.global_step
-        with self._progress.step(trainer, step, self.num_candidates):
+        with self._progress.step(start.trainer, start.step, self.num_candidates):
             return annealing_search(
                 params,
-                opened,
-                proposal=self._proposal_at(step),
+                probe,
+                proposal=self._proposal_at(start.step),
                 num_candidates=self.num_candidates,
                 objective=self.objective,
                 acceptance=self.acceptance,
-                generator=self._generator(step),
+                generator=self._generator(start.step),
                 patience=self.patience,
                 on_candidate=self._progress.update,
             )
 
-    @torch.no_grad()
-    def _scramble(
-        self,
-        params: list[nn.Parameter],
-        before: dict[nn.Parameter, Tensor],
-        generator: torch.Generator,
-    ) -> None:
-        """Draws the sign of every coordinate of the move anew."""
-        for param in params:
-            old = before[param]
-            signs = torch.randint(2, param.shape, generator=generator).to(param) * 2 - 1
-            param.copy_(old + (param - old) * signs)
-
-    def _measure(
-        self, move: Move, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Scores the last search's move on a batch that it never saw."""
-        self._pending = None
-        transfer = 0.0  # of a step that did not move
-        if move.after:
-            with self._open(trainer, pl_module, batch, batch_idx) as opened:
-                if opened is None:
-                    return
-                transfer = move.gain(self._compared(pl_module), opened, self.objective)
-            if not math.isfinite(transfer):
-                return
-        for index, record in enumerate(self.records):
-            if record.step == move.step:
-                self.records[index] = record._replace(transfer=transfer)
-        self._report(trainer, pl_module, {"gga/transfer": transfer})
-
     def _proposal_at(self, step: int) -> Proposal:
         if self.radius_schedule == "constant":
             return self.proposal
+        assert self.end_step is not None
         left = (self.end_step - step) / (self.end_step - self.start_step)
         return self.proposal.scaled(min(max(left, 0.0), 1.0))
 
-    def _record(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        step: int,
-        result: SearchResult,
-        seconds: float,
-    ) -> None:
+    def _record(self, start: StepStart, result: SearchResult, seconds: float) -> None:
         record = SearchRecord(
-            step=step,
+            step=start.step,
             min_cosine_start=result.start.min_cosine,
             min_cosine_end=result.end.min_cosine,
             gain=result.gain,
@@ -391,33 +325,31 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self.records.append(record)
         values = record._asdict()
         del values["step"], values["candidates"], values["transfer"]
-        self._report(trainer, pl_module, {f"gga/{name}": v for name, v in values.items()})
+        self._report(start, {f"gga/{name}": value for name, value in values.items()})
 
-    def _enter(self, trainer: Trainer, opened: Probe, params: list[nn.Parameter]) -> None:
-        if self._entered:
-            return
-        self._entered, self._summed_up = True, False
-        moved = sum(param.numel() for param in params)
-        controlled = f"; a control: {self.control!r}" if self.control else ""
-        say(
-            trainer,
-            f"GGA: searching steps {trainer.global_step} to {self.end_step - 1} for agreement of "
-            f"{len(opened.domains)} domains ({', '.join(opened.domains)}; by "
-            f"{opened.batches.source}), at most {self.num_candidates} candidates a step, moving "
-            f"{moved:,} parameters{controlled}.",
+    def _entry(self, domains: str, start: StepStart) -> str:
+        moved = sum(param.numel() for param in self._chosen(start.module))
+        return (
+            f"searching steps {start.step} to {(self.end_step or 0) - 1} for agreement of "
+            f"{domains}, at most {self.num_candidates} candidates a step, moving {moved:,} "
+            "parameters"
         )
 
-    def _sum_up(self, trainer: Trainer) -> None:
-        if self._summed_up or not (self.records or self._skipped):
-            return
-        self._summed_up = True
-        for line in closing_lines(self.records, self._skipped, self.objective):
-            say(trainer, line)
+    def _closing(self, step: int) -> Iterator[str]:
+        window = f"steps {self.start_step} to {(self.end_step or 0) - 1}; training is at {step}"
+        yield from closing_lines(
+            self.records, self._skipped, self._same_samples, self.objective, window
+        )
 
+    def _state(self) -> dict[str, Any]:
+        return {
+            "records": [tuple(record) for record in self.records],
+            "pending": None if self._pending is None else tuple(self._pending),
+            "same_samples": self._same_samples,
+        }
 
-def _planned_steps(trainer: Trainer) -> float:
-    try:
-        planned = trainer.estimated_stepping_batches
-    except MisconfigurationException:  # accumulation that changes with the epochs
-        return math.inf
-    return math.inf if planned < 0 else planned
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.records = [SearchRecord(*record) for record in state["records"]]
+        pending = state["pending"]
+        self._pending = None if pending is None else PendingTransfer(*pending)
+        self._same_samples = state["same_samples"]

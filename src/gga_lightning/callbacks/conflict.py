@@ -7,10 +7,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_integer
-from gga_lightning.domains import Split
-from gga_lightning.gradients import conflict_summary
-from gga_lightning.probing import DomainLoss
+from gga_lightning.alignment import conflict_summary
+from gga_lightning.callbacks._base import DomainGradientCallback
+from gga_lightning.callbacks._reader import StepStart
+from gga_lightning.callbacks._setup import ParameterChoice, run_in_order
+from gga_lightning.probing import DomainLoss, Split
 
 __all__ = ["ConflictRecord", "GradientConflictMonitor"]
 
@@ -38,11 +39,17 @@ class GradientConflictMonitor(DomainGradientCallback):
     in :attr:`records`, which checkpoints hold too, and can be drawn with
     :func:`gga_lightning.plots.plot_cosines`.
 
+    It runs before the other callbacks, wherever it is in the list (after :class:`RandomState`).
+    So it reads the weights as the last training step left them, before a search moves them.
+
     Example::
 
         monitor = GradientConflictMonitor(every_n_steps=50)
         Trainer(callbacks=[monitor]).fit(module, data)
     """
+
+    label = "Conflict"
+    place = 1
 
     def __init__(
         self,
@@ -68,63 +75,57 @@ class GradientConflictMonitor(DomainGradientCallback):
             ValueError: If an argument is out of range.
         """
         super().__init__(
-            control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=0
+            start_step=0,
+            end_step=None,
+            every_n_steps=every_n_steps,
+            control=control,
+            parameters=parameters,
+            domain_loss=domain_loss,
+            split=split,
+            seed=0,
         )
-        check_integer("every_n_steps", every_n_steps, 1)
-        self.every_n_steps = every_n_steps
         self.records: list[ConflictRecord] = []
-        self._last_step = -1
 
     @property
     def state_key(self) -> str:
         """Tells two monitors apart in a checkpoint."""
+        choice = self.parameters
+        name = (
+            getattr(choice, "__qualname__", type(choice).__name__) if callable(choice) else choice
+        )
         return self._generate_state_key(
-            every_n_steps=self.every_n_steps,
-            parameters=str(self.parameters),
-            control=self.control,
+            every_n_steps=self.every_n_steps, parameters=name, control=self.control
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called when fit begins: checks the combination, forgets an earlier training."""
+        """Called when fit begins: checks the combination, and takes its place in the list."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self.records = [r for r in self.records if r.step < trainer.global_step]
-            self._last_step = self.records[-1].step if self.records else -1
+            run_in_order(trainer)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Called when a training batch begins: looks, if it is time to."""
-        step = trainer.global_step
-        if step == self._last_step or step % self.every_n_steps:
-            self._try_once(trainer, pl_module, batch, batch_idx)
-            return
-        self._last_step = step
-        self._tried = True
-        with self._open(trainer, pl_module, batch, batch_idx) as opened:
-            if opened is None:
+    def _restart(self, step: int) -> None:
+        self.records = [record for record in self.records if record.step < step]
+
+    def _act(self, start: StepStart) -> None:
+        """Logs the cosines."""
+        with self._open(start) as probe:
+            if probe is None:
                 return
-            cosines = opened.evaluate().cosines.cpu()
-        self.records.append(ConflictRecord(step, opened.domains, cosines))
+            cosines = probe.evaluate().cosines.cpu()
+        self.records.append(ConflictRecord(start.step, probe.domains, cosines))
         values = {f"conflict/{k}": v for k, v in conflict_summary(cosines)._asdict().items()}
         for i, j in itertools.combinations(range(len(cosines)), 2):
-            values[f"conflict/{opened.domains[i]}-{opened.domains[j]}"] = float(cosines[i, j])
-        self._report(trainer, pl_module, values)
+            values[f"conflict/{probe.domains[i]}-{probe.domains[j]}"] = float(cosines[i, j])
+        self._report(start, values)
 
-    def _compared(self, pl_module: LightningModule) -> list[nn.Parameter]:
-        return self._chosen(pl_module)
+    def _compared(self, module: LightningModule) -> list[nn.Parameter]:
+        return self._chosen(module)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Called when a checkpoint is saved."""
-        return {
-            "last_step": self._last_step,
-            "records": [(r.step, r.domains, r.cosines.tolist()) for r in self.records],
-        }
+    def _state(self) -> dict[str, Any]:
+        return {"records": [(r.step, r.domains, r.cosines.tolist()) for r in self.records]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called when a checkpoint is loaded."""
-        self._last_step = state_dict["last_step"]
+    def _load_state(self, state: dict[str, Any]) -> None:
         self.records = [
             ConflictRecord(step, tuple(domains), torch.tensor(cosines, dtype=torch.float64))
-            for step, domains, cosines in state_dict["records"]
+            for step, domains, cosines in state["records"]
         ]

@@ -1,18 +1,19 @@
 """GGA-L, the cheap sibling of Gradient-Guided Annealing, as a callback."""
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.optim import Optimizer
 
-from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_window
-from gga_lightning.domains import Split
-from gga_lightning.gradients import conflict_summary
-from gga_lightning.probing import DomainLoss
+from gga_lightning.alignment import conflict_summary
+from gga_lightning.callbacks._base import DomainGradientCallback
+from gga_lightning.callbacks._reader import StepStart
+from gga_lightning.callbacks._setup import ParameterChoice
+from gga_lightning.probing import DomainLoss, Split
 
 __all__ = ["GradientGuidedNoise"]
 
@@ -44,6 +45,8 @@ class GradientGuidedNoise(DomainGradientCallback):
 
         trainer = Trainer(callbacks=[GradientGuidedNoise(gamma=1e-3)])
     """
+
+    label = "GGA-L"
 
     def __init__(
         self,
@@ -82,7 +85,13 @@ class GradientGuidedNoise(DomainGradientCallback):
             ValueError: If an argument is out of range.
         """
         super().__init__(
-            control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=seed
+            start_step=start_step,
+            end_step=end_step,
+            control=control,
+            parameters=parameters,
+            domain_loss=domain_loss,
+            split=split,
+            seed=seed,
         )
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ValueError(f"`gamma` must be finite and not negative, got {gamma}.")
@@ -92,41 +101,30 @@ class GradientGuidedNoise(DomainGradientCallback):
             raise ValueError(
                 f"`modulation` must be 'conflict', 'constant' or 'agreement', got {modulation!r}."
             )
-        check_window(start_step, end_step, open_end=True)
         self.gamma = gamma
         self.distribution = distribution
         self.modulation = modulation
-        self.start_step = start_step
-        self.end_step = end_step
-        self._last_step = -1
         self._alpha = 0.0
-        self._noise = Generator()
+        self._noise: torch.Generator | None = None
 
     @property
     def state_key(self) -> str:
         """Tells two of these apart in a checkpoint."""
         return self._generate_state_key(start_step=self.start_step, end_step=self.end_step)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Called when a training batch begins: sets the scale of this step's noise."""
-        step = trainer.global_step
-        if step == self._last_step:  # a further batch of the same step
-            return
-        self._last_step = step
-        self._alpha = 0.0
-        if step < self.start_step:
-            self._try_once(trainer, pl_module, batch, batch_idx)
-        elif self.end_step is None or step < self.end_step:
-            self._tried = True
-            self._measure(trainer, pl_module, batch, batch_idx)
+    def _prepare(self, start: StepStart) -> None:
+        if start.step != self._last_step:  # not a further batch of the same step
+            self._alpha = 0.0
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._noise = None  # could not be pickled
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Called before an optimizer steps: adds the noise to its parameters' gradients."""
-        if self._alpha == 0.0:
+        if self._alpha == 0.0 or self._noise is None:
             return
         mine = {id(param) for group in optimizer.param_groups for param in group["params"]}
         scale = self._alpha * _held_back_scale(trainer, optimizer)
@@ -137,41 +135,31 @@ class GradientGuidedNoise(DomainGradientCallback):
                         "GradientGuidedNoise cannot add noise to sparse gradients. Leave such "
                         "parameters out with `parameters=`, or make them dense."
                     )
-                param.grad.add_(self._draw(param.grad), alpha=scale)
+                param.grad.add_(self._draw(param.grad, self._noise), alpha=scale)
 
-    def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        with self._open(trainer, pl_module, batch, batch_idx) as opened:
-            if opened is None:
+    def _act(self, start: StepStart) -> None:
+        """Sets the scale of this step's noise."""
+        with self._open(start) as probe:
+            if probe is None:
                 return
-            mean = conflict_summary(opened.evaluate().cosines).mean
+            mean = conflict_summary(probe.evaluate().cosines).mean
         if math.isnan(mean):
-            self._warn_once(
+            self._reader.warn_once(
                 "not finite",
-                f"{type(self).__name__}: a domain's gradient is not finite at step "
-                f"{trainer.global_step} (or `training_step` returned None); such steps get no "
-                "noise.",
+                f"a domain's gradient is not finite at step {start.step} (or `training_step` "
+                "returned None); such steps get no noise.",
             )
             return
-        self._alpha = (
-            self.gamma
-            * {
-                "conflict": 1.0 - mean,
-                "constant": 1.0,
-                "agreement": 1.0 + mean,
-            }[self.modulation]
-        )
-        step, device = trainer.global_step, pl_module.device
-        self._noise = self._generator(step, device)
-        values = {"gga_l/alpha": self._alpha, "gga_l/mean_cosine": mean}
-        self._report(trainer, pl_module, values)
+        factors = {"conflict": 1.0 - mean, "constant": 1.0, "agreement": 1.0 + mean}
+        self._alpha = self.gamma * factors[self.modulation]
+        self._noise = self._generator(start.step, start.module.device)
+        self._report(start, {"gga_l/alpha": self._alpha, "gga_l/mean_cosine": mean})
 
-    def _draw(self, like: Tensor) -> Tensor:
+    def _draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.empty_like(like)
         if self.distribution == "normal":
-            return noise.normal_(generator=self._noise)
-        return noise.uniform_(generator=self._noise)
+            return noise.normal_(generator=generator)
+        return noise.uniform_(generator=generator)
 
 
 def _held_back_scale(trainer: Trainer, optimizer: Optimizer) -> float:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from gga_lightning.callbacks._setup import run_in_order
+
 __all__ = ["RandomState"]
 
 
@@ -23,19 +25,26 @@ class RandomState(Callback):
     A data loader draws a seed when an epoch begins, which a resumed run does at another time.
     So every epoch's first batch begins with the state at the end of the epoch before.
 
+    It runs before all other callbacks, wherever it is in the list, so that they too draw from the
+    restored state.
+
     Example::
 
         trainer = Trainer(callbacks=[GradientGuidedAnnealing(), RandomState()])
         trainer.fit(module, data, ckpt_path="last.ckpt")
     """
 
+    place = 0
+
     def __init__(self) -> None:
         """Has nothing to set yet."""
         self._next: dict[str, Any] | None = None  # what the next batch begins with
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called when fit begins: forgets an earlier training."""
+        """Called when fit begins: forgets an earlier training, and takes its place in the list."""
         self._next = None
+        if stage == "fit":
+            run_in_order(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -9,7 +9,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from gga_lightning.callbacks._base import check_integer, say
+from gga_lightning.callbacks._base import say
+from gga_lightning.callbacks._setup import check_integer
 
 __all__ = ["SWAD"]
 

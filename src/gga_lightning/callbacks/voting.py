@@ -1,6 +1,7 @@
 """Agreement voting: in an early window, move only where the domains agree."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from gga_lightning.callbacks._base import DomainGradientCallback, ParameterChoice, check_window, say
-from gga_lightning.domains import Split
-from gga_lightning.probing import DomainLoss, Probe
+from gga_lightning.callbacks._base import DomainGradientCallback
+from gga_lightning.callbacks._reader import StepStart
+from gga_lightning.callbacks._setup import ParameterChoice, check_integer
+from gga_lightning.probing import DomainLoss, Split
 
 __all__ = ["GradientAgreementVoting", "VoteRecord"]
 
@@ -77,6 +79,9 @@ class GradientAgreementVoting(DomainGradientCallback):
         trainer = Trainer(callbacks=[GradientAgreementVoting(end_step=200)])
     """
 
+    label = "Voting"
+    _hooks: tuple[RemovableHandle, ...] = ()
+
     def __init__(
         self,
         start_step: int = 0,
@@ -111,120 +116,79 @@ class GradientAgreementVoting(DomainGradientCallback):
             ValueError: If an argument is out of range.
         """
         super().__init__(
-            control=control, parameters=parameters, domain_loss=domain_loss, split=split, seed=seed
+            start_step=start_step,
+            end_step=end_step,
+            control=control,
+            parameters=parameters,
+            domain_loss=domain_loss,
+            split=split,
+            seed=seed,
         )
-        check_window(start_step, end_step)
+        check_integer("end_step", end_step, 1)  # this window has an end
         if not 0 <= decay < 1:
             raise ValueError(f"`decay` must be in [0, 1), got {decay}.")
         if vote not in ("sign", "snr"):
             raise ValueError(f"`vote` must be 'sign' or 'snr', got {vote!r}.")
         if not (math.isfinite(power) and power > 0):
             raise ValueError(f"`power` must be positive, got {power}.")
-        self.start_step = start_step
-        self.end_step = end_step
         self.decay = decay
         self.vote = vote
         self.power = power
         self.records: list[VoteRecord] = []
         self._averages: dict[str, _Average] = {}
-        self._last_step = -1
         self._shares: dict[int, Tensor] = {}  # of a parameter's change, by the parameter's id
         self._before: dict[int, Tensor] = {}
-        self._hooks: list[RemovableHandle] = []
-        self._summed_up = False
 
     @property
     def state_key(self) -> str:
         """Tells two of these apart in a checkpoint."""
         return self._generate_state_key(start_step=self.start_step, end_step=self.end_step)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called when fit begins: checks the combination, forgets an earlier training."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self.records = [r for r in self.records if r.step < trainer.global_step]
-            self._averages = {}
-            self._last_step = -1
-            self._summed_up = False
+    def _restart(self, step: int) -> None:
+        self.records = [record for record in self.records if record.step < step]
+        self._averages = {}
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Called when a training batch begins: takes the vote on this step's update."""
-        step = trainer.global_step
-        if step == self._last_step:  # a further batch of the same step
-            return
-        self._last_step = step
-        self._shares = {}
-        if self.start_step <= step < self.end_step:
-            self._tried = True
-            self._take_vote(trainer, pl_module, batch, batch_idx)
-            return
-        self._try_once(trainer, pl_module, batch, batch_idx)
-        if step >= self.end_step:
-            self._averages = {}
-            self._stop(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when training ends: sums up a window that was not left before."""
-        self._stop(trainer)
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Called when training breaks off: lets go of the optimizers."""
+    def _forget(self) -> None:
+        super()._forget()
         self._unhook()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Called when a checkpoint is saved."""
-        return {
-            "records": [tuple(record) for record in self.records],
-            "averages": {
-                domain: (average.steps, {name: v.clone() for name, v in average.values.items()})
-                for domain, average in self._averages.items()
-            },
-        }
+    def _compared(self, module: LightningModule) -> list[nn.Parameter]:
+        return self._chosen(module)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called when a checkpoint is loaded."""
-        self.records = [VoteRecord(*record) for record in state_dict["records"]]
-        self._averages = {d: _Average(*saved) for d, saved in state_dict["averages"].items()}
+    def _prepare(self, start: StepStart) -> None:
+        if start.step != self._last_step:  # not a further batch of the same step
+            self._shares = {}
 
-    def _compared(self, pl_module: LightningModule) -> list[nn.Parameter]:
-        return self._chosen(pl_module)
-
-    def _take_vote(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        chosen = {id(param) for param in self._chosen(pl_module)}
-        named = {n: p for n, p in pl_module.named_parameters() if id(p) in chosen}
-        with self._open(trainer, pl_module, batch, batch_idx) as opened:
-            if opened is None:
+    def _act(self, start: StepStart) -> None:
+        """Takes the vote on this step's update."""
+        chosen = {id(param) for param in self._chosen(start.module)}
+        named = {n: p for n, p in start.module.named_parameters() if id(p) in chosen}
+        with self._open(start) as probe:
+            if probe is None:
                 return
-            gradients = dict(zip(opened.domains, opened.evaluate().gradients, strict=True))
-            if not self._hooks:
-                self._begin(trainer, opened)
+            gradients = dict(zip(probe.domains, probe.evaluate().gradients, strict=True))
+        if not self._hooks:
+            self._hook(start.trainer)
         finite = torch.stack([g.sum().isfinite() for own in gradients.values() for g in own]).all()
         for domain, gradient in gradients.items():
             self._add(domain, dict(zip(named, gradient, strict=True)), finite)
-        kept, total = (
-            torch.zeros_like(finite, dtype=torch.float64),
-            torch.zeros_like(finite, dtype=torch.long),
-        )
+        kept = torch.zeros_like(finite, dtype=torch.float64)
+        total = torch.zeros_like(finite, dtype=torch.long)
         for name, param in named.items():
-            share, reached = self._share([a.values[name] for a in self._averages.values()])
+            voters = [a.values[name] for a in self._averages.values() if name in a.values]
+            share, reached = self._share(voters)
             self._shares[id(param)] = share.to(_real(param).dtype)
             kept = kept + torch.where(reached, share.sum(), 0.0)
             total = total + reached * share.numel()
         share, fine = torch.stack([kept / total.clamp(min=1), finite.float()]).tolist()
         if not fine:
-            self._warn_once(
+            self._reader.warn_once(
                 "not finite",
-                f"{type(self).__name__}: a domain's gradient is not finite at step "
-                f"{trainer.global_step}; the averages of the steps before vote there.",
+                f"a domain's gradient is not finite at step {start.step}; the averages of the "
+                "steps before vote there.",
             )
-        self.records.append(VoteRecord(trainer.global_step, share))
-        self._report(trainer, pl_module, {"voting/share": share})
+        self.records.append(VoteRecord(start.step, share))
+        self._report(start, {"voting/share": share})
 
     def _add(self, domain: str, gradient: dict[str, Tensor], finite: Tensor) -> None:
         """Takes a gradient into a domain's average, if it is finite."""
@@ -251,18 +215,13 @@ class GradientAgreementVoting(DomainGradientCallback):
             share = ratio.clamp(max=1.0) ** self.power
         return torch.where(reached, share, torch.ones_like(share)), reached
 
-    def _begin(self, trainer: Trainer, opened: Probe) -> None:
-        """Hooks into the optimizers' own steps, and says so."""
+    def _hook(self, trainer: Trainer) -> None:
+        """Hooks into the optimizers' own steps."""
         for optimizer in trainer.optimizers:
-            self._hooks.append(optimizer.register_step_pre_hook(self._before_step))
-            self._hooks.append(optimizer.register_step_post_hook(self._after_step))
-        controlled = f"; a control: {self.control!r}" if self.control else ""
-        say(
-            trainer,
-            f"Voting: steps {trainer.global_step} to {self.end_step - 1} move where "
-            f"{len(opened.domains)} domains agree ({', '.join(opened.domains)}; by "
-            f"{opened.batches.source}){controlled}.",
-        )
+            self._hooks += (
+                optimizer.register_step_pre_hook(self._before_step),
+                optimizer.register_step_post_hook(self._after_step),
+            )
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._before = {
@@ -284,18 +243,40 @@ class GradientAgreementVoting(DomainGradientCallback):
     def _unhook(self) -> None:
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._shares, self._before = [], {}, {}
+        self._hooks, self._shares, self._before = (), {}, {}
 
-    def _stop(self, trainer: Trainer) -> None:
+    def _leave(self) -> None:
         self._unhook()
-        if self.records and not self._summed_up:
-            self._summed_up = True
-            share = math.fsum(record.share for record in self.records) / len(self.records)
-            say(
-                trainer,
-                f"Voting: voted on {len(self.records)} steps; {share:.1%} of the coordinates "
-                "moved (mean over the steps).",
+        self._averages = {}
+
+    def _entry(self, domains: str, start: StepStart) -> str:
+        return f"steps {start.step} to {(self.end_step or 0) - 1} move where {domains} agree"
+
+    def _closing(self, step: int) -> Iterator[str]:
+        if not self.records:
+            yield (
+                f"voted on no step of its window (steps {self.start_step} to "
+                f"{(self.end_step or 0) - 1}; training is at {step})."
             )
+            return
+        share = math.fsum(record.share for record in self.records) / len(self.records)
+        yield (
+            f"voted on {len(self.records)} steps; {share:.1%} of the coordinates moved (mean over "
+            "the steps)."
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "records": [tuple(record) for record in self.records],
+            "averages": {
+                domain: (average.steps, {name: v.clone() for name, v in average.values.items()})
+                for domain, average in self._averages.items()
+            },
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.records = [VoteRecord(*record) for record in state["records"]]
+        self._averages = {d: _Average(*saved) for d, saved in state["averages"].items()}
 
 
 def _real(tensor: Tensor) -> Tensor:

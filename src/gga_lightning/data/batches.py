@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
-from gga_lightning.domains import shuffle_domains, split_batch
+from gga_lightning.probing.domains import Splitter
 
 __all__ = ["Draw", "EvaluationSampler", "TrainBatches", "TrainSampler", "Transformed", "seed_hash"]
 
@@ -140,7 +140,8 @@ class TrainBatches(Dataset[dict[str, Any]]):
         if not self._shuffle:
             return batch
         seed = seed_hash(self._seed, "shuffle", *place)
-        return shuffle_domains(split_batch(batch), torch.Generator().manual_seed(seed)).parts
+        domains = Splitter()(batch, torch.Generator().manual_seed(seed))
+        return {domain.name: domain.batch for domain in domains}
 
 
 class Transformed(Dataset[Any]):

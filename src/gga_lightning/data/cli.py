@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from gga_lightning.data.archive import format_bytes
-from gga_lightning.data.benchmark import BenchmarkFolders, Survey, survey_folders
-from gga_lightning.data.domain_net import DomainNet
-from gga_lightning.data.download import download
+from gga_lightning.data.benchmarks.benchmark import BenchmarkFolders, Survey, survey_folders
+from gga_lightning.data.benchmarks.domain_net import DomainNet
+from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
+from gga_lightning.data.benchmarks.office_home import OfficeHome
+from gga_lightning.data.benchmarks.pacs import PACS
+from gga_lightning.data.benchmarks.terra_incognita import TerraIncognita
+from gga_lightning.data.benchmarks.vlcs import VLCS
+from gga_lightning.data.download.archive import format_bytes
+from gga_lightning.data.download.download import download
 from gga_lightning.data.listing import unreadable
-from gga_lightning.data.mnist import ColoredMNIST, RotatedMNIST
-from gga_lightning.data.office_home import OfficeHome
-from gga_lightning.data.pacs import PACS
-from gga_lightning.data.terra_incognita import TerraIncognita
-from gga_lightning.data.vlcs import VLCS
 
 __all__ = ["main"]
 

@@ -23,7 +23,7 @@ from gga_lightning.report.paper import DATASETS
 from gga_lightning.report.results import Run
 from gga_lightning.report.rules import RULES
 from gga_lightning.report.runs import Finding, Reading, read_runs
-from gga_lightning.report.statistics import Comparison, evaluate
+from gga_lightning.report.statistics import Comparison, compute_comparison
 from gga_lightning.report.tables import (
     Note,
     Table,
@@ -104,7 +104,7 @@ def _report(options: argparse.Namespace) -> None:
         comparison
         for rule in rules
         for study in studies
-        for comparison in [evaluate(study.data, rule, study.methods, study.domains)]
+        for comparison in [compute_comparison(study.data, rule, study.methods, study.domains)]
         if options.selection != ["all"] or any(row.cells for row in comparison.rows)
     ]
     parts = _parts(comparisons, paper=options.paper)

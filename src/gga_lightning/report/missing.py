@@ -11,13 +11,13 @@ from gga_lightning.report.methods import Method, order_domains
 from gga_lightning.report.results import Run
 from gga_lightning.report.rules import Trial, trial_of
 
-__all__ = ["Job", "commands", "missing_jobs"]
+__all__ = ["MissingJob", "commands", "missing_jobs"]
 
 _VARIED = ("data.test_domain", "seed", "data.split_seed", "hparams_seed")
 _KEYWORDS = {"null", "true", "false", "inf", "nan"}
 
 
-class Job(NamedTuple):
+class MissingJob(NamedTuple):
     """One training.
 
     Attributes:
@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 def missing_jobs(
     method: Method, domains: Sequence[str], *, trials: Iterable[Trial] = (), pairs: bool = False
-) -> list[Job]:
+) -> list[MissingJob]:
     """Lists what a method lacks: each trial and each of its draws, with each domain held out.
 
     Args:
@@ -59,14 +59,14 @@ def missing_jobs(
     own = {(trial, draw) for names, trial, draw in there if pairs or len(names) == 1}
     settings = sorted(own | {(trial, draw) for trial in trials for _, draw in own})
     return [
-        Job(names, trial, draw)
+        MissingJob(names, trial, draw)
         for names in wanted
         for trial, draw in settings
         if (frozenset(names), trial, draw) not in there
     ]
 
 
-def commands(method: Method, jobs: Iterable[Job]) -> list[str]:
+def commands(method: Method, jobs: Iterable[MissingJob]) -> list[str]:
     """Writes commands that run exactly these jobs.
 
     Args:
@@ -76,14 +76,14 @@ def commands(method: Method, jobs: Iterable[Job]) -> list[str]:
     Returns:
         Shell commands, few of them: jobs with the same domains for the same seeds go together.
     """
-    groups: dict[_Template, dict[int, list[Job]]] = {}
+    groups: dict[_Template, dict[int, list[MissingJob]]] = {}
     for job in jobs:
         draws = groups.setdefault(_template(method.runs, job), {})
         draws.setdefault(job.draw, []).append(job._replace(draw=0))
     searched = any(run.hyperparameters or run.hparams_seed for run in method.runs)
     texts: list[str] = []
     for template, draws in groups.items():
-        alike: dict[tuple[Job, ...], list[int]] = defaultdict(list)
+        alike: dict[tuple[MissingJob, ...], list[int]] = defaultdict(list)
         for draw, lacking in sorted(draws.items()):
             alike[tuple(lacking)].append(draw)
         for lacking, numbers in alike.items():
@@ -100,7 +100,7 @@ class _Template(NamedTuple):
     quoting: bool
 
 
-def _template(runs: Sequence[Run], job: Job) -> _Template:
+def _template(runs: Sequence[Run], job: MissingJob) -> _Template:
     """That of the run most like the job."""
 
     def likeness(run: Run) -> tuple[bool, bool]:
@@ -133,7 +133,7 @@ def _key(override: str) -> str:
     return override.lstrip("+").partition("=")[0]
 
 
-def _rectangles(jobs: Iterable[Job]) -> list[tuple[list[tuple[str, ...]], list[int]]]:
+def _rectangles(jobs: Iterable[MissingJob]) -> list[tuple[list[tuple[str, ...]], list[int]]]:
     """Domains that lack the same seeds together, or seeds that lack the same domains."""
     seeds: dict[tuple[str, ...], list[int]] = defaultdict(list)
     domains: dict[int, list[tuple[str, ...]]] = defaultdict(list)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = [
-    "Evaluation",
+    "RecordedPass",
     "Run",
     "Search",
     "Selection",
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RecordedPass:
     """One validation pass.
 
     Attributes:
@@ -106,7 +106,7 @@ class Run:
     split_seed: int
     hparams_seed: int
     hyperparameters: Mapping[str, Any]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[RecordedPass, ...]
     selections: Mapping[str, Selection]
     search: Search | None
     seconds: float
@@ -199,13 +199,13 @@ def same_selection(one: Selection, other: Selection) -> bool:
     )
 
 
-def _evaluation(entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...]) -> Evaluation:
+def _evaluation(entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...]) -> RecordedPass:
     if not isinstance(entry, dict):
         raise ValueError(f"`evaluations` must hold objects, holds {_shown(entry)}")
     accuracies = _take(entry, "accuracies", dict)
     parts = [("val", sources), ("test", held_out), ("oracle", held_out)]
     names = [f"{part}/{domain}" for part, domains in parts for domain in domains]
-    return Evaluation(
+    return RecordedPass(
         _take(entry, "step", int), {name: _accuracy(accuracies, name) for name in names}
     )
 
@@ -233,7 +233,7 @@ def _search(entry: Mapping[str, Any]) -> Search:
 
 
 def _recomputed(
-    evaluations: tuple[Evaluation, ...],
+    evaluations: tuple[RecordedPass, ...],
     stored: Mapping[str, Selection],
     sources: tuple[str, ...],
     held_out: tuple[str, ...],

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 from gga_lightning.report.methods import Method
 from gga_lightning.report.rules import Accuracies, Trial, apply_rule
 
-__all__ = ["EQUAL", "Cell", "Comparison", "Difference", "Row", "compare", "evaluate"]
+__all__ = ["EQUAL", "Cell", "Comparison", "Difference", "Row", "compare", "compute_comparison"]
 
 _CONFIDENCE = 0.95
 _RESAMPLES = 10_000
@@ -113,7 +113,9 @@ class Comparison:
         return next((row for row in self.rows if row.method.kind == "baseline"), None)
 
 
-def evaluate(data: str, rule: str, methods: Iterable[Method], domains: Sequence[str]) -> Comparison:
+def compute_comparison(
+    data: str, rule: str, methods: Iterable[Method], domains: Sequence[str]
+) -> Comparison:
     """Applies a selection rule to the methods of one data set.
 
     Args:

@@ -1,0 +1,248 @@
+"""Losses, gradients and cosines of the domains where the parameters stand.
+
+Plain PyTorch. An evaluator is made from one loss function a domain; the search, and whoever else
+wants to know how far the domains agree, asks it.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gga_lightning.alignment.gradients import cosine_matrix, gram_matrix
+from gga_lightning.alignment.score import Objective, PairwiseCosines, Score
+
+__all__ = ["DomainEvaluator", "Evaluation"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The domains' losses and gradients at one point.
+
+    Attributes:
+        losses: Each domain's mean loss over its samples, shape ``(D,)``.
+        weights: Each domain's share of the samples, D numbers that sum to 1.
+        gradients: D gradients with respect to all parameters asked for.
+    """
+
+    losses: Tensor
+    weights: Sequence[float]
+    gradients: list[tuple[Tensor, ...]]
+
+    @property
+    def loss(self) -> Tensor:
+        """The mean loss over all samples: the domain losses, weighted by their sizes."""
+        return torch.dot(self.losses, self.losses.new_tensor(self.weights))
+
+    @property
+    def cosines(self) -> Tensor:
+        """Cosine similarities of the domain gradients, shape ``(D, D)``, float64."""
+        return cosine_matrix(gram_matrix(self.gradients))
+
+
+class DomainEvaluator:
+    """Evaluates D domains' losses and gradients at the parameters' present values.
+
+    Under several processes each domain is that of all ranks' batches joined; see ``shares``.
+
+    Attributes:
+        params: The parameters differentiated with respect to.
+        weights: Each domain's share of the samples.
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[Callable[[], Tensor | None]],
+        params: Sequence[Tensor],
+        *,
+        sizes: Sequence[int] | None = None,
+        shares: Sequence[float] | None = None,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+        loss_scale: float = 1.0,
+    ) -> None:
+        """Sets the domains.
+
+        Args:
+            losses: For each domain a function without arguments that computes its mean loss, a
+                scalar with a graph, or None where there is none (a NaN loss, a zero gradient).
+            params: The parameters to take gradients for.
+            sizes: How many samples each domain has; equally many if None.
+            shares: This rank's share of each domain's samples, in [0, 1]. A domain without a
+                share is not computed here.
+            reduce: Sums a tensor over the ranks; None for a single process.
+            loss_scale: What losses are multiplied by while differentiated, against underflow in
+                float16.
+
+        Raises:
+            ValueError: If there are no parameters.
+        """
+        if not params:
+            raise ValueError("`params` must hold at least one tensor, got none.")
+        count = len(losses)
+        self.params = list(params)
+        sizes = [1] * count if sizes is None else sizes
+        total = sum(sizes)
+        self.weights = [size / total for size in sizes]
+        self._losses = list(losses)
+        self._shares = [1.0] * count if shares is None else list(shares)
+        self._reduce = reduce
+        self._loss_scale = loss_scale
+        # one type for losses and gradients, equal on all ranks, and in at least float32
+        self._dtype = torch.promote_types(self.params[0].dtype, torch.float32)
+        self._order = list(range(count))
+        self._latest: tuple[list[int], list[tuple[Tensor, ...]]] | None = None
+
+    def __len__(self) -> int:
+        """The number of domains."""
+        return len(self._losses)
+
+    def evaluate(self) -> Evaluation:
+        """Computes every domain's loss and gradient.
+
+        Returns:
+            Losses and gradients, equal on all ranks.
+        """
+        found = [self._domain(index) for index in range(len(self))]
+        losses = self.summed(torch.stack([loss for loss, _ in found]))
+        return Evaluation(losses, self.weights, [gradient for _, gradient in found])
+
+    def score(self, objective: Objective, above: float = -math.inf) -> Score | None:
+        """Scores the present parameters, as far as it takes to see whether they are good enough.
+
+        For the lowest cosine, domain after domain is evaluated, those first whose cosine was the
+        lowest at last, and the evaluation ends with the first pair that is not above the bound:
+        the lowest cosine then cannot be either. A rejected candidate so costs two domains and
+        not D, and every decision is as if all had been computed.
+
+        Args:
+            objective: Which of the pairwise cosines counts, the lowest or their mean.
+            above: The bound.
+
+        Returns:
+            The score, or None where the lowest cosine is not above the bound (or not a number).
+        """
+        self._latest = None  # its memory is needed now
+        bounded = objective == "min" and above > -math.inf
+        compared = PairwiseCosines(self._agreed)
+        losses: dict[int, Tensor] = {}
+        for index in self._order if bounded else range(len(self)):
+            losses[index], gradient = self._domain(index)
+            compared.add(index, gradient)
+            if bounded and len(losses) > 1 and not compared.lowest() > above:
+                return None
+        stacked = torch.stack([losses[index] for index in range(len(self))])
+        values = compared.settle(self.summed(stacked))
+        self._order = compared.most_conflicting_first()
+        self._latest = (self._versions(), compared.gradients())
+        loss = math.fsum(w * value for w, value in zip(self.weights, values, strict=True))
+        return Score.of(loss, compared.pairs(), objective)
+
+    def gradients(self) -> list[tuple[Tensor, ...]]:
+        """Gives the domains' gradients, those of the last score where nothing moved since.
+
+        Returns:
+            D gradients, equal on all ranks.
+        """
+        if self._latest is not None and self._latest[0] == self._versions():
+            return self._latest[1]
+        return self.evaluate().gradients
+
+    def local(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """Computes what this rank's samples add to a domain's loss and gradient.
+
+        Args:
+            index: The domain.
+
+        Returns:
+            The loss and the gradient on this rank's samples, times their share of the domain's;
+            None where there is no loss.
+        """
+        share = self._shares[index]
+        if not share:
+            return None
+        with self.around(index):
+            loss = self.loss(index)
+            if loss is None:
+                return None
+            gradient = torch.autograd.grad(
+                loss if self._loss_scale == 1.0 else loss * self._loss_scale,
+                self.params,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        factor = share / self._loss_scale
+        if factor != 1.0:
+            gradient = tuple(g.to(self._dtype) * factor for g in gradient)
+        return loss.detach().to(self._dtype) * share, gradient
+
+    @contextlib.contextmanager
+    def around(self, index: int) -> Generator[None, None, None]:
+        """Surrounds each computation of a domain's loss and gradient. Override it to prepare one.
+
+        Args:
+            index: The domain.
+
+        Yields:
+            Nothing.
+        """
+        yield
+
+    def loss(self, index: int) -> Tensor | None:
+        """Computes a domain's loss on this rank's samples, and nothing around it.
+
+        Args:
+            index: The domain.
+
+        Returns:
+            The loss, with its graph.
+        """
+        return self._losses[index]()
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """Sums a tensor over the ranks.
+
+        Args:
+            tensor: This rank's.
+
+        Returns:
+            The sum; the tensor itself with a single process.
+        """
+        return tensor if self._reduce is None else self._reduce(tensor)
+
+    def summed_together(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Sums tensors over the ranks in one collective.
+
+        Args:
+            tensors: This rank's.
+
+        Returns:
+            The sums.
+        """
+        if self._reduce is None:
+            return tuple(tensors)
+        flat = torch.cat([tensor.to(self._dtype).flatten() for tensor in tensors])
+        parts = self._reduce(flat).split([tensor.numel() for tensor in tensors])
+        return tuple(part.view(t.shape) for part, t in zip(parts, tensors, strict=True))
+
+    def _agreed(self, values: Tensor) -> Tensor:
+        """Rank 0's values: equal already on like devices, and so on unlike ones too."""
+        if self._reduce is not None:
+            torch.distributed.broadcast(values, src=0)
+        return values
+
+    def _domain(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """A domain's loss (this rank's share of it) and its gradient over all ranks."""
+        found = self.local(index)
+        if found is None:
+            missing = math.nan if self._shares[index] else 0.0
+            value = torch.full((), missing, dtype=self._dtype, device=self.params[0].device)
+            gradient = tuple(torch.zeros_like(param) for param in self.params)
+        else:
+            value, gradient = found
+        return value, self.summed_together(gradient)
+
+    def _versions(self) -> list[int]:
+        return [param._version for param in self.params]

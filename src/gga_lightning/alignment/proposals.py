@@ -1,0 +1,336 @@
+"""Where the search looks next.
+
+A proposal is a small object with its settings. Its :meth:`Proposal.candidates` is a generator: it
+moves the parameters to a candidate, yields, is told whether that was accepted, and goes on. It
+moves them by a :class:`Place`, which remembers how it got where it is, so that the best point can
+be reached again without a copy of it.
+"""
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+__all__ = ["Ball", "Candidates", "Climb", "Guided", "Place", "Proposal", "Walk", "uniform_noise"]
+
+Candidates = Generator[None, bool, None]
+Draw = Callable[[Tensor, float, torch.Generator], Tensor]
+Move = tuple[int, Draw, Sequence[float]] | tuple[Sequence[Tensor], float]
+
+_HALVINGS = 10  # of a guided step before it is given up: a thousandth of its length
+
+
+class Place:
+    """Where the parameters are, as a stored start and the moves made since.
+
+    Adding the same noise in the same order to the same start gives the same bits, so a random
+    move is stored as its seed.
+
+    Attributes:
+        params: The parameters' values, moved in place.
+        start: Their values where the search began.
+        path: The moves that lead from there to the candidate.
+        ascent: Computes the direction in which the objective rises fastest; whether to leave out
+            what changes the domains' losses, to first order, is its argument. Set by the search.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Begins where the parameters are.
+
+        Args:
+            params: The parameters to move.
+            generator: A CPU generator, from which all randomness is seeded; the global one if
+                None.
+        """
+        self.params = [param.detach() for param in params]  # the same memory, without autograd
+        self.start = self.copy()
+        self.path: tuple[Move, ...] = ()
+        self.ascent: Callable[[bool], list[Tensor]] | None = None
+        self._random = random.Random(int(torch.randint(2**62, (), generator=generator)))
+        self._noise = {device: torch.Generator(device) for device in {p.device for p in params}}
+        self._accepted: list[Tensor] | None = self.start
+        self._accepted_path = self._best_path = self.path
+
+    def copy(self) -> list[Tensor]:
+        """Copies the parameters' present values.
+
+        Returns:
+            A tensor for each parameter.
+        """
+        return [param.clone() for param in self.params]
+
+    def draw_seed(self) -> int:
+        """Draws a seed.
+
+        Returns:
+            A number below 2**62.
+        """
+        return self._random.getrandbits(62)
+
+    def to_start(self) -> None:
+        """Goes to where the search began."""
+        self._load(self.start)
+        self.path = ()
+
+    def to_accepted(self) -> None:
+        """Goes to the last accepted point, at first the start."""
+        if self._accepted is None:
+            if self.path is not self._accepted_path:
+                self.follow(self._accepted_path)
+            self._accepted = self.copy()
+        else:
+            self._load(self._accepted)
+        self.path = self._accepted_path
+
+    def add_noise(self, draw: Draw, radii: Sequence[float]) -> None:
+        """Adds random noise to every parameter.
+
+        Args:
+            draw: Draws the noise of one parameter, from it, its radius and a generator.
+            radii: A radius for each parameter.
+        """
+        self._make((self.draw_seed(), draw, radii))
+
+    def shift(self, direction: Sequence[Tensor], length: float) -> None:
+        """Adds ``length`` times a direction.
+
+        Args:
+            direction: A tensor for each parameter.
+            length: The factor.
+        """
+        self._make((direction, length))
+
+    def accept(self, *, best: bool) -> None:
+        """Takes note that the candidate is accepted, and whether it is the best so far.
+
+        Args:
+            best: Whether it is.
+        """
+        self._accepted_path = self.path
+        self._accepted = None
+        if best:
+            self._best_path = self._accepted_path
+
+    def settle(self) -> None:
+        """Goes to the best accepted point, or to the start if there is none."""
+        self.follow(self._best_path)
+
+    def follow(self, path: Iterable[Move]) -> None:
+        """Goes from the start along a path.
+
+        Args:
+            path: An earlier :attr:`path`.
+        """
+        self._load(self.start)
+        self.path = ()
+        for move in path:
+            self._make(move)
+
+    def _make(self, move: Move) -> None:
+        self.path += (move,)
+        if len(move) == 2:
+            for param, change in zip(self.params, move[0], strict=True):
+                param.add_(change, alpha=move[1])
+            return
+        seed, draw, radii = move
+        for generator in self._noise.values():
+            generator.manual_seed(seed)
+        for param, radius in zip(self.params, radii, strict=True):
+            param.add_(draw(param, radius, self._noise[param.device]))
+
+    def _load(self, values: Sequence[Tensor]) -> None:
+        for param, value in zip(self.params, values, strict=True):
+            param.copy_(value)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A way to propose candidates. Subclass it, with a method :meth:`candidates`, for another.
+
+    Attributes:
+        radius: How far a candidate may lie; not negative. For the random proposals the
+            half-width of uniform noise, the paper's rho: each coordinate moves by
+            U(-radius, radius).
+        relative: Whether ``radius`` is a share of each parameter tensor's root mean square at
+            the step's start, instead of an absolute length. A tensor of zeros then stays put.
+
+    Raises:
+        ValueError: If ``radius`` is negative or not finite.
+    """
+
+    radius: float
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.radius) and self.radius >= 0):
+            raise ValueError(f"`radius` must be finite and not negative, got {self.radius}.")
+
+    def candidates(self, place: Place) -> Candidates:
+        """Moves to one candidate after the other.
+
+        Args:
+            place: Where the parameters are, at first the search's start.
+
+        Yields:
+            Nothing, at each candidate; is sent whether it was accepted.
+
+        Raises:
+            TypeError: If the subclass does not say how.
+        """
+        raise TypeError(f"{type(self).__name__} must define `candidates(place)`.")
+        yield
+
+    def scaled(self, factor: float) -> Self:
+        """Makes the same proposal with another radius.
+
+        Args:
+            factor: What to multiply the radius by; not negative.
+
+        Returns:
+            The new proposal.
+        """
+        return dataclasses.replace(self, radius=self.radius * factor)
+
+    def radii(self, params: Sequence[Tensor]) -> list[float]:
+        """Gives each tensor's absolute radius.
+
+        Args:
+            params: The parameters where the search starts.
+
+        Returns:
+            A radius for each of them.
+        """
+        if not self.relative:
+            return [self.radius] * len(params)
+        sizes = [param.detach().float().pow(2).mean().sqrt() for param in params]
+        return (self.radius * torch.stack([size.cpu() for size in sizes])).tolist()
+
+
+def uniform_noise(param: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    """Draws U(-radius, radius) for one parameter tensor.
+
+    Args:
+        param: The parameter, for its shape, type, device and memory format.
+        radius: The half-width.
+        generator: Where the randomness comes from; on ``param``'s device.
+
+    Returns:
+        The noise, of ``param``'s shape.
+    """
+    return torch.empty_like(param).uniform_(-radius, radius, generator=generator)
+
+
+@dataclass(frozen=True)
+class Walk(Proposal):
+    """A random walk: noise adds up from candidate to candidate until one is accepted.
+
+    After an accepted candidate the walk begins again at the search's start, not at the accepted
+    point. This is what the paper's code does; its text speaks of draws around the start, which
+    is :class:`Ball`. After k rejections the walk is about ``radius * sqrt(k / 3)`` away in every
+    coordinate.
+
+    Source: Ballas & Diou, CVPR 2025, the authors' code (``update_simulated_annealing``).
+    """
+
+    def candidates(self, place: Place) -> Candidates:
+        """Moves to one candidate after the other; see :meth:`Proposal.candidates`."""
+        radii = self.radii(place.params)
+        while True:
+            place.add_noise(uniform_noise, radii)
+            if (yield):
+                place.to_start()
+
+
+@dataclass(frozen=True)
+class Ball(Proposal):
+    """Independent draws around the search's start: the paper's Algorithm 1 as it is written.
+
+    No candidate leaves the box of half-width ``radius``.
+    """
+
+    def candidates(self, place: Place) -> Candidates:
+        """Moves to one candidate after the other; see :meth:`Proposal.candidates`."""
+        radii = self.radii(place.params)
+        while True:
+            place.to_start()
+            place.add_noise(uniform_noise, radii)
+            yield
+
+
+@dataclass(frozen=True)
+class Climb(Proposal):
+    """Draws around the last accepted point, so that the search may move far from its start."""
+
+    def candidates(self, place: Place) -> Candidates:
+        """Moves to one candidate after the other; see :meth:`Proposal.candidates`."""
+        radii = self.radii(place.params)
+        while True:
+            place.to_accepted()
+            place.add_noise(uniform_noise, radii)
+            yield
+
+
+@dataclass(frozen=True)
+class Guided(Proposal):
+    """Steps along the gradient of the objective, halved until accepted.
+
+    Each step differentiates the domains' agreement itself, for about the cost of a candidate, and
+    goes that way as far as the acceptance allows: the full length, half of it, and so on, ten
+    times at most. It ends after ``steps`` accepted steps or one that no halving saves.
+
+    Attributes:
+        radius: Absolute: a sign step, each coordinate moves by ``radius``, the corner of the
+            random proposals' box to which the objective rises most. Relative: the step's length
+            is this share of the length of all moved parameters together.
+        steps: How many steps; at least 1.
+        orthogonal: Whether to project the direction off the domains' gradients, so that every
+            domain's loss holds to first order. An absolute step is then scaled into the box
+            instead of taking signs.
+
+    Raises:
+        ValueError: If ``radius`` or ``steps`` is out of range.
+    """
+
+    steps: int = 1
+    orthogonal: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise ValueError(f"`steps` must be at least 1, got {self.steps}.")
+
+    def candidates(self, place: Place) -> Candidates:
+        """Moves to one candidate after the other; see :meth:`Proposal.candidates`."""
+        for _ in range(self.steps):
+            assert place.ascent is not None
+            direction = self._step(place.params, place.ascent(self.orthogonal))
+            if not any(part.any() for part in direction):  # no slope
+                return
+            for halving in range(_HALVINGS):
+                place.to_accepted()
+                place.shift(direction, 0.5**halving)
+                if (yield):
+                    break
+            else:
+                return
+
+    def _step(self, params: Sequence[Tensor], direction: list[Tensor]) -> list[Tensor]:
+        """The direction, of the full step's length."""
+        if not self.relative and not self.orthogonal:
+            return [self.radius * part.sign() for part in direction]
+        if self.relative:
+            factor = self.radius * get_total_norm(params) / get_total_norm(direction)
+        else:
+            factor = self.radius / torch.stack([part.abs().max().cpu() for part in direction]).max()
+        factor = float(factor) if math.isfinite(factor) else 0.0  # no slope: stay
+        return [factor * part for part in direction]

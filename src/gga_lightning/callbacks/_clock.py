@@ -1,0 +1,55 @@
+"""Which optimizer step a training is at."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+__all__ = ["StepClock"]
+
+
+class StepClock:
+    """Counts optimizer steps: the batches of a fit in which an optimizer stepped.
+
+    That is ``trainer.global_step`` under automatic optimization. Under manual optimization,
+    ``trainer.global_step`` counts the steps of all optimizers; here a batch counts once.
+    """
+
+    def __init__(self) -> None:
+        self._steps: int | None = None
+        self._seen = 0  # the trainer's count when last looked at
+
+    def now(self, trainer: Trainer) -> int:
+        """Gives the present step. To be asked at least once a batch.
+
+        Args:
+            trainer: The trainer.
+
+        Returns:
+            The number of steps made so far.
+        """
+        count = trainer.global_step
+        if self._steps is None:  # joins a training that was begun without it
+            module = trainer.lightning_module
+            each = 1 if module.automatic_optimization else max(1, len(trainer.optimizers))
+            self._steps = count // each
+        elif count != self._seen:
+            self._steps += 1
+        self._seen = count
+        return self._steps
+
+    def restart(self, trainer: Trainer) -> None:
+        """Begins a fit, which may be a further one of the same trainer.
+
+        Args:
+            trainer: The trainer.
+        """
+        if trainer.global_step == 0 or trainer.global_step != self._seen:
+            self._steps = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the state for a checkpoint."""
+        return {"steps": self._steps, "seen": self._seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the state from a checkpoint."""
+        self._steps, self._seen = state["steps"], state["seen"]

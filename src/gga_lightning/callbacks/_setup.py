@@ -1,0 +1,166 @@
+"""What is checked before any training, and the order in which callbacks run."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from gga_lightning.probing.source import LossSource
+
+__all__ = [
+    "ParameterChoice",
+    "check_integer",
+    "check_settings",
+    "check_setup",
+    "check_window",
+    "run_in_order",
+]
+
+ParameterChoice = str | Callable[[str, nn.Parameter], bool]
+
+# By name, so that `pytorch_lightning`'s strategies are known too. DeepSpeedStrategy descends from
+# DDPStrategy, but shards.
+_STRATEGIES = {"SingleDeviceStrategy", "DDPStrategy"}
+_SHARDING = {"DeepSpeedStrategy"}
+
+
+def check_settings(
+    *,
+    start_step: Any,
+    end_step: Any,
+    every_n_steps: Any,
+    control: Any,
+    controls: tuple[str, ...],
+    parameters: Any,
+    domain_loss: Any,
+    split: Any,
+) -> None:
+    """Checks what the callbacks have in common; see :class:`GradientGuidedAnnealing` for each.
+
+    Args:
+        start_step: The first step of the window.
+        end_step: The step before which it ends.
+        every_n_steps: The steps between two of the window at which something is done.
+        control: The control.
+        controls: The controls that there are.
+        parameters: The choice of parameters.
+        domain_loss: The loss.
+        split: The split.
+
+    Raises:
+        ValueError: If one of them is out of range.
+    """
+    check_window(start_step, end_step)
+    check_integer("every_n_steps", every_n_steps, 1)
+    if control is not None and control not in controls:
+        allowed = " or ".join(map(repr, controls))
+        raise ValueError(f"`control` must be {allowed} or None, got {control!r}.")
+    if parameters is not None and not callable(parameters):
+        try:
+            re.compile(parameters)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                "`parameters` must be a regular expression for the start of parameter names, "
+                f"or a callable (name, parameter) -> bool, got {parameters!r}."
+            ) from error
+    if domain_loss is not None and not callable(domain_loss):
+        raise ValueError(
+            f"`domain_loss` must be a callable (module, domain_batch) -> loss, got {domain_loss!r}."
+        )
+    if split is not None and not (isinstance(split, str | int) or callable(split)):
+        raise ValueError(
+            "`split` must be a key or index of the batch, or a callable (batch) -> mapping of "
+            f"domain names to domain batches, got {split!r}."
+        )
+
+
+def check_window(start_step: Any, end_step: Any) -> None:
+    """Checks a window of optimizer steps.
+
+    Args:
+        start_step: Its first step.
+        end_step: The step before which it ends; None for the end of training.
+
+    Raises:
+        ValueError: If the two are not integers, or there is no step between them.
+    """
+    check_integer("start_step", start_step, 0)
+    if end_step is not None:
+        check_integer("end_step", end_step, 0)
+        if end_step <= start_step:
+            raise ValueError(
+                f"`end_step` must be greater than `start_step` ({start_step}), got {end_step}."
+            )
+
+
+def check_integer(name: str, value: Any, minimum: int) -> None:
+    """Checks a constructor's argument.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        minimum: The least value allowed.
+
+    Raises:
+        ValueError: If ``value`` is not an integer of at least ``minimum``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}.")
+
+
+def check_setup(
+    callback: Callback, trainer: Trainer, pl_module: LightningModule, source: LossSource
+) -> None:
+    """Checks whether domain gradients can be had of a module in a trainer.
+
+    Args:
+        callback: Who wants them.
+        trainer: The trainer.
+        pl_module: The module.
+        source: Where the domain losses come from.
+
+    Raises:
+        MisconfigurationException: If they cannot.
+    """
+    name = type(callback).__name__
+    ancestors = {ancestor.__name__ for ancestor in type(trainer.strategy).__mro__}
+    if ancestors & _SHARDING or not ancestors & _STRATEGIES:
+        raise MisconfigurationException(
+            f"{name} needs all parameters on every process, so it works with a single device "
+            f"and with DDP, got {type(trainer.strategy).__name__}."
+        )
+    if source.takes_step and not pl_module.automatic_optimization:
+        raise MisconfigurationException(
+            f"{name} cannot call {source.name}, because it steps its optimizers itself "
+            "(manual optimization). Give `domain_loss=`, a callable (module, domain_batch) -> "
+            "loss, or the module a method `domain_loss(domain_batch)`."
+        )
+    if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+        raise MisconfigurationException(
+            f"{name} needs to see the batch before `training_step`, which "
+            "`training_step(dataloader_iter)` does not allow. Take `batch` instead."
+        )
+    lazy = [name for name, param in pl_module.named_parameters() if is_lazy(param)]
+    if lazy:
+        raise MisconfigurationException(
+            f"{name} needs parameters with values, but `{lazy[0]}` gets its shape from the first "
+            "batch. Run the module on a batch before training."
+        )
+
+
+def run_in_order(trainer: Trainer) -> None:
+    """Sorts callbacks that say which place they need, such as before others that use randomness.
+
+    Args:
+        trainer: The trainer. Callbacks with an attribute ``place`` are moved to the front of its
+            list, the lowest first; all others keep their order.
+    """
+    found: list[Callback] = vars(trainer)["callbacks"]
+    # a new list: Lightning is going through the old one
+    vars(trainer)["callbacks"] = sorted(found, key=lambda c: getattr(c, "place", math.inf))

@@ -1,0 +1,1 @@
+"""Fetches, checks and unpacks the benchmarks."""

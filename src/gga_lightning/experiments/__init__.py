@@ -1,0 +1,1 @@
+"""The Hydra application: jobs, sweeps, and the selection of models."""

@@ -1,0 +1,97 @@
+"""Where the configuration lies, and in a line what is wrong with one."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from hydra.errors import (
+    ConfigCompositionException,
+    InstantiationException,
+    MissingConfigException,
+)
+from hydra.utils import get_object
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = ["config_directory", "explain"]
+
+# Options that come with a package of their own, by the extra that installs it.
+_EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "submitit",
+    "hydra/launcher/submitit_slurm": "submitit",
+    "hydra/sweeper/optuna": "optuna",
+}
+_LOGGERS = ("tensorboard", "wandb", "mlflow")
+
+
+def config_directory() -> str:
+    """Finds the Hydra groups: inside an installed package, or at the top of a checkout.
+
+    Returns:
+        An absolute path.
+    """
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "conf"
+    return str(shipped if shipped.is_dir() else package.parents[1] / "conf")
+
+
+def explain(error: Exception) -> str:
+    """Says what is wrong, and what to do.
+
+    Args:
+        error: Hydra's, or what an object of the configuration raised.
+
+    Returns:
+        One line.
+    """
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        return _explain_key(error, cause)
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        return _explain_option(error.missing_cfg_file, error.options)
+    if isinstance(error, InstantiationException) and cause is not None:
+        logger = next((name for name in _LOGGERS if f"logger.{name}" in str(error)), None)
+        if logger and isinstance(cause, ImportError):
+            return f"`logger={logger}` needs a package: {_install(logger)}"
+        error = cast(Exception, cause)
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return text if text and isinstance(error, ValueError) else f"{kind}: {text}".rstrip(": ")
+
+
+def _explain_option(path: str, options: Sequence[str]) -> str:
+    """What a misspelt option could have been, or which extra it needs."""
+    if path in _EXTRAS:
+        return f"`{path}` needs a package: {_install(_EXTRAS[path])}"
+    group, _, name = (path.rpartition if path.startswith("hydra/") else path.partition)("/")
+    folder = Path(config_directory(), group)
+    nested = {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
+    known = sorted(nested | set(options))
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f" Did you mean `{close[0]}`?" if close else ""
+    return f"there is no option `{group}={name}`.{guess} There are: {', '.join(known)}."
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'gga-lightning[{extra}]'"
+
+
+def _explain_key(error: Exception, cause: OmegaConfBaseException) -> str:
+    """What a misspelt setting could have been, or how one that is not listed is added."""
+    parent, key = cause.parent_node, str(cause.key)
+    if not isinstance(parent, DictConfig):
+        return " ".join(f"{error} {cause}".split())
+    target = parent.get("_target_", "")
+    if target and key in inspect.signature(get_object(target)).parameters:
+        return (
+            f"`{cause.full_key}` is not among the configuration's settings, but "
+            f"{target.rpartition('.')[2]} takes it: add it by a plus, `+{cause.full_key}=...`."
+        )
+    valid = [str(name) for name in parent if not str(name).startswith("_")]
+    close = difflib.get_close_matches(key, valid, n=1)
+    guess = f" Did you mean `{close[0]}`?" if close else ""
+    where = str(cause.full_key).removesuffix(key).rstrip(".") or "the top level"
+    return f"there is no setting `{cause.full_key}`.{guess} Valid at {where}: {', '.join(valid)}."

@@ -1,0 +1,305 @@
+"""Run folders: whose one is, whether its job is finished, and how it goes on."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import time
+import traceback
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["FolderInUse", "Job", "JobProgress", "LastCheckpoint"]
+
+_LOGGED_STEPS = "_batches_that_stepped"  # Lightning's step of what is logged
+
+
+class FolderInUse(ValueError):
+    """Another process works in the run folder."""
+
+
+class Job:
+    """A training and its folder, which is finished or can be gone on with.
+
+    It is finished when ``result.json`` is there. Until then ``job.json`` says whose the folder
+    is and at which optimizer steps the job was started; ``failure.json`` is there if its last
+    start ended with an error. A start goes on from ``checkpoints/last.ckpt``.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Names the folder; nothing is touched.
+
+        Args:
+            folder: The run folder.
+        """
+        self.folder = folder
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, if there is one."""
+        path = self.folder / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+
+    @property
+    def starts(self) -> list[int]:
+        """The optimizer steps at which the job was started."""
+        return self._read("job.json").get("starts", [])
+
+    def result(self) -> dict[str, Any] | None:
+        """Reads what ``result.json`` holds; None if the job is not finished."""
+        return self._read("result.json") or None
+
+    @contextlib.contextmanager
+    def claim(self, config_hash: str, overrides: Sequence[str]) -> Generator[None]:
+        """Holds the folder for this process, and notes an error that ends the job.
+
+        Args:
+            config_hash: The job's identity, see :mod:`gga_lightning.experiments.identity`.
+            overrides: What was typed or swept for the job, for reports.
+
+        Yields:
+            Nothing; the folder is this job's, and no other process's.
+
+        Raises:
+            FolderInUse: If another process holds it.
+            ValueError: If it is another job's.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")  # the kernel's: it ends with the process
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise FolderInUse(
+                f"another process works in {self.folder}: wait for its end, or choose another "
+                "folder by `hydra.run.dir`."
+            ) from None
+        with lock:
+            noted = self._read("job.json") or self._read("result.json")
+            owner = noted.get("config_hash", config_hash)
+            if owner != config_hash:
+                raise ValueError(
+                    f"{self.folder} holds another job (`config_hash` {owner}, here {config_hash}): "
+                    "choose another folder by `hydra.run.dir`, or the same configuration."
+                )
+            if "starts" not in noted:
+                fresh = {"config_hash": config_hash, "overrides": list(overrides), "starts": []}
+                self._write("job.json", fresh)
+            (self.folder / "failure.json").unlink(missing_ok=True)
+            try:
+                yield
+            except Exception as error:
+                self._note_failure(error)
+                raise
+
+    def begin(self) -> None:
+        """Puts the metrics of an earlier start aside, which a new CSV logger would delete."""
+        current, earlier = self.folder / "metrics.csv", self.folder / "metrics-earlier.csv"
+        if current.exists() and not earlier.exists():
+            current.replace(earlier)
+
+    def go_on(self, step: int, trainer: Trainer) -> None:
+        """Brings the folder to where it was at a step, and notes the start.
+
+        Rows of ``metrics.csv`` from before that step are written again, digit for digit, or the
+        file stays as it was if there is no CSV logger now; checkpoints of later steps are
+        deleted, since these steps will be trained again.
+
+        Args:
+            step: The optimizer step from which the training goes on.
+            trainer: The trainer, for its loggers.
+        """
+        self._restore_metrics(step, [x for x in trainer.loggers if isinstance(x, CSVLogger)])
+        for path in (self.folder / "checkpoints").glob("*-*.ckpt"):
+            number = path.stem.rpartition("-")[2]
+            if number.isdigit() and int(number) > step:
+                path.unlink()
+        noted = self._read("job.json")
+        self._write("job.json", {**noted, "starts": [*noted.get("starts", []), step]})
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes ``result.json``.
+
+        Args:
+            result: What it will hold.
+        """
+        self._write("result.json", result)
+
+    def save_config(self, config: DictConfig, hydra: DictConfig) -> None:
+        """Writes what Hydra would, once it is sure whose the folder is.
+
+        Args:
+            config: The job's configuration.
+            hydra: Hydra's own.
+        """
+        folder = self.folder / ".hydra"
+        folder.mkdir(exist_ok=True)
+        OmegaConf.save(config, folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
+        OmegaConf.save(hydra.overrides.task, folder / "overrides.yaml")
+
+    def _restore_metrics(self, step: int, loggers: Sequence[CSVLogger]) -> None:
+        earlier = self.folder / "metrics-earlier.csv"
+        if not earlier.exists():
+            return
+        if not loggers:
+            earlier.replace(self.folder / "metrics.csv")
+            return
+        rows = [row for row in _rows(earlier) if int(row["step"]) < step]
+        for logger in loggers:
+            for row in rows:
+                values: dict[str, Any] = {n: v for n, v in row.items() if v and n != "step"}
+                logger.log_metrics(values, int(row["step"]))
+            logger.save()
+        earlier.unlink()
+
+    def _note_failure(self, error: Exception) -> None:
+        self._write(
+            "failure.json",
+            {
+                "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
+                "traceback": "".join(traceback.format_exception(error)),
+            },
+        )
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}), as after a full disk: delete it, and the job "
+                "goes on from its last checkpoint."
+            ) from error
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes the whole file or nothing."""
+        unfinished = (self.folder / name).with_suffix(".tmp")
+        with unfinished.open("w") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self.folder / name)
+
+
+class JobProgress(Callback):
+    """Keeps a run folder right while its job trains.
+
+    When a checkpoint is written, everything is logged. And a training that goes on counts as the
+    straight one does: Lightning 2.6 begins a resumed training of ``max_steps`` with an empty
+    epoch, and counts it among epochs and logged steps.
+
+    Attributes:
+        job: The job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        """Starts the clock.
+
+        Args:
+            job: The job.
+        """
+        self.job = job
+        self._step = 0
+        self._logged_steps: int | None = None
+        self._earlier = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the job has taken, from its checkpoint's start on."""
+        return self._earlier + time.monotonic() - self._began
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when the fit begins, with a checkpoint loaded."""
+        if trainer.is_global_zero:
+            self.job.go_on(self._step, trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called when a checkpoint is saved."""
+        for logger in trainer.loggers:
+            logger.save()
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        checkpoint["job"] = {
+            "seconds": self.seconds,
+            "epoch_ended": epochs.processed == epochs.started,
+            "logged_steps": getattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called when a checkpoint is loaded, before Lightning's own counters are."""
+        self._step = checkpoint["global_step"]
+        saved = checkpoint.get("job", {})
+        self._earlier = saved.get("seconds", 0.0)
+        if saved.get("epoch_ended"):
+            self._logged_steps = saved["logged_steps"]
+            _end_epoch(checkpoint["loops"]["fit_loop"])
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch begins: the first one after loading counts on from there."""
+        if self._logged_steps is not None:
+            setattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS, self._logged_steps)
+            self._logged_steps = None
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves the training at the end of every epoch that ended with a validation.
+
+    Lightning's own ``save_last`` leaves out the epochs that are no better by ``monitor``.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Names the file.
+
+        Args:
+            path: Where to save; the last one stays.
+        """
+        self.path = path
+        self._validated = -1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when a validation pass ends."""
+        self._validated = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when an epoch ends: a training may end within one, without a validation."""
+        if self._validated == trainer.global_step:
+            unfinished = f"{self.path}.part"  # the one that is there stays until this is whole
+            trainer.save_checkpoint(unfinished)
+            if trainer.is_global_zero:
+                os.replace(unfinished, self.path)
+
+
+def _end_epoch(progress: dict[str, Any]) -> None:
+    """Ends an epoch in Lightning's counters, which are saved just before it counts as completed."""
+    for counted in (progress["epoch_progress"][name] for name in ("total", "current")):
+        counted["completed"] = counted["processed"]
+    batches = progress["epoch_loop.batch_progress"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """A CSV file's rows; not the last one if it was cut off in writing."""
+    text = path.read_bytes().decode(errors="replace")
+    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
+        if None not in row.values() and row.get("step", "").isdigit():
+            yield row

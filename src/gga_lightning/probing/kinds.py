@@ -1,0 +1,166 @@
+"""What is known of classes: which objects cannot change, belong to others, or hide their state."""
+
+import collections
+import enum
+import functools
+import pathlib
+import random
+import re
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gga_lightning.probing.state import Access
+
+__all__ = [
+    "CONTAINERS",
+    "RANDOM",
+    "has_hidden_state",
+    "is_atomic",
+    "is_external",
+    "is_plain_module",
+    "object_random_state",
+    "slot_names",
+]
+
+CONTAINERS = (list, dict, set, collections.deque)
+RANDOM = (
+    *(torch.Generator, random.Random),
+    *(np.random.RandomState, np.random.Generator, np.random.BitGenerator),
+)
+_ATOMIC = (
+    *(type(None), bool, int, float, complex, str, bytes, type, range, slice, property),
+    *(type(Ellipsis), type(NotImplemented), types.ModuleType, types.CodeType),
+    *(types.GetSetDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType),
+    *(types.MethodWrapperType, torch.dtype, torch.device, torch.Size, torch.layout),
+    *(torch.memory_format, re.Pattern, enum.Enum, np.generic, np.dtype, pathlib.PurePath),
+)
+_EXTERNAL = (DataLoader, Dataset, Sampler, torch.jit.ScriptModule, torch.jit.ScriptFunction)
+_LIGHTNING = ("lightning", "pytorch_lightning")
+_PARTS = {"Trainer", "Strategy", "Accelerator", "Precision", "Logger"}  # with subclasses
+_PLAIN = {
+    *(object, tuple, frozenset, BaseException, Exception, *CONTAINERS),
+    *(collections.OrderedDict, collections.defaultdict, types.SimpleNamespace, functools.partial),
+}
+_WRITTEN_IN_C = 1 << 8  # CPython's Py_TPFLAGS_IMMUTABLETYPE
+
+
+@functools.cache
+def is_atomic(kind: type) -> bool:
+    """Tells whether the objects of a class cannot change.
+
+    Args:
+        kind: The class.
+
+    Returns:
+        Whether that is known of it.
+    """
+    return issubclass(kind, _ATOMIC)
+
+
+@functools.cache
+def is_external(kind: type) -> bool:
+    """Tells whether the objects of a class belong to the training that surrounds a module.
+
+    Args:
+        kind: The class.
+
+    Returns:
+        Whether it is Lightning's own (a trainer, strategy, logger and so on), a process group, a
+        data set or data loader of PyTorch's, or compiled by TorchScript.
+    """
+    groups = (torch.distributed.ProcessGroup,) if torch.distributed.is_available() else ()
+    if issubclass(kind, (*_EXTERNAL, *groups)):
+        return True
+    if issubclass(kind, (nn.Module, Mapping)):
+        return False
+    return _is_lightnings(kind) or any(
+        _is_lightnings(base) and base.__name__ in _PARTS for base in kind.__mro__
+    )
+
+
+def _is_lightnings(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in _LIGHTNING
+
+
+@functools.cache
+def is_plain_module(kind: type) -> bool:
+    """Tells whether a module of a class is nothing but its attributes.
+
+    Args:
+        kind: A subclass of :class:`torch.nn.Module`.
+
+    Returns:
+        Whether it is copied by copying ``vars(module)``: it has no way of its own to be copied
+        or pickled.
+    """
+    deep = getattr(kind, "__deepcopy__", None)
+    if deep is not None and deep.__module__ != "torch.nn.utils.parametrize":
+        return False
+    for name in ("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"):
+        written_in = getattr(getattr(kind, name, None), "__module__", None) or "builtins"
+        if written_in.partition(".")[0] not in ("torch", "builtins", *_LIGHTNING):
+            return False
+    return True
+
+
+@functools.cache
+def has_hidden_state(kind: type) -> bool:
+    """Tells whether objects of a class may have state that Python's attributes do not show.
+
+    Args:
+        kind: The class.
+
+    Returns:
+        Whether a part of it is written in C.
+    """
+    return any(base.__flags__ & _WRITTEN_IN_C for base in kind.__mro__ if base not in _PLAIN)
+
+
+def slot_names(kind: type) -> list[str]:
+    """Lists the slots of a class and its bases.
+
+    Args:
+        kind: The class.
+
+    Returns:
+        The names of the attributes, without ``__dict__`` and ``__weakref__``.
+    """
+    found: list[str] = []
+    for base in kind.__mro__:
+        own = vars(base).get("__slots__", ())
+        for name in [own] if isinstance(own, str) else own:
+            if name.startswith("__") and not name.endswith("__"):
+                found.append(f"_{base.__name__.lstrip('_')}{name}")
+            elif name not in ("__dict__", "__weakref__"):
+                found.append(name)
+    return found
+
+
+def object_random_state(value: Any) -> Access | None:
+    """Gives access to the state of a random generator.
+
+    Args:
+        value: Any object.
+
+    Returns:
+        How to read and set the state; None where the object is not a random generator.
+    """
+    if isinstance(value, torch.Generator):
+        return value.get_state, value.set_state
+    if isinstance(value, random.Random):
+        return value.getstate, value.setstate
+    if isinstance(value, np.random.RandomState):
+        return value.get_state, value.set_state
+    if isinstance(value, np.random.Generator):
+        value = value.bit_generator
+    if isinstance(value, np.random.BitGenerator):
+        bits = value
+        return lambda: bits.state, lambda state: setattr(bits, "state", state)
+    return None

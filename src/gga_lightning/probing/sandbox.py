@@ -1,0 +1,182 @@
+"""Runs a module's code on parts of a batch, and keeps all that it does from the training."""
+
+import contextlib
+import sys
+from collections.abc import Generator, Hashable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from gga_lightning.probing.loggers import Silence, silent_logger
+from gga_lightning.probing.precision import full_precision
+from gga_lightning.probing.state import Access, global_random_states, same_random_state
+from gga_lightning.probing.twin import Known, Twin
+
+__all__ = ["Sandbox"]
+
+
+class Sandbox:
+    """Evaluates a module on a twin of it, so that the module, the batch and the logs stay as is.
+
+    A sandbox owns what an evaluation can touch: a copy of the module (:class:`Twin`), copies of
+    the batch, the random state, the loggers, the attributes of the trainer and the
+    hyperparameters of the optimizers, and the precision. The module's code runs in training mode
+    and with gradients. All runs begin with the state in which the sandbox was opened.
+
+    Use it as a context manager. Within it, :meth:`run` evaluates.
+
+    Attributes:
+        module: The module to run instead of the original.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        known: Known,
+        *,
+        full_precision: bool = False,
+        redraw_randomness: bool = False,
+        trial: bool = False,
+    ) -> None:
+        """Sets how to evaluate.
+
+        Args:
+            trainer: The trainer at work.
+            pl_module: Its module, not wrapped.
+            known: What earlier evaluations of the fit have shown.
+            full_precision: Whether to compute in float32 without autocast and TF32, whatever the
+                trainer's precision.
+            redraw_randomness: Whether each run draws new random numbers, for dropout masks and
+                the like. Otherwise runs of the same kind draw the same.
+            trial: Whether this is the first evaluation of the fit, which fills ``known``. The
+                sandbox can then be entered several times, until :meth:`discard`.
+        """
+        self._trainer = trainer
+        self._original = pl_module
+        self._known = known
+        self._full_precision = full_precision
+        self._redraw = redraw_randomness
+        self._trial = trial
+        self._stack = contextlib.ExitStack()
+        self._twin: Twin | None = None
+        self._instead: dict[int, Any] = {}
+        self._parts: dict[Hashable, Any] = {}
+        self._draws: dict[Hashable, list[tuple[Any, Any]]] = {}
+
+    def __enter__(self) -> "Sandbox":
+        trainer, device = self._trainer, self._original.device
+        with contextlib.ExitStack() as stack:
+            self._keep_surroundings(stack)
+            self._silence()
+            if self._twin is None:
+                self._make_twin()
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(trainer.precision_plugin.train_step_context())
+            if self._full_precision:
+                stack.enter_context(full_precision(device))
+            if "torch._dynamo" in sys.modules:
+                # Compiled code that sees other shapes is compiled again. The training step might
+                # then run other kernels than without us.
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+        if not self._trial:
+            self.discard()
+
+    def discard(self) -> None:
+        """Frees the copies at once; they may refer to themselves."""
+        if self._twin is not None:
+            self._twin.discard()
+
+    @contextlib.contextmanager
+    def run(self, kind: Hashable, part: Any) -> Generator[Any, None, None]:
+        """Runs the body in the state in which the sandbox was opened.
+
+        Args:
+            kind: Names runs that are alike. The first run of each kind goes on drawing random
+                numbers where the first run of the kind before it stopped; all later ones draw
+                what the first one drew.
+            part: The batch to run on, the same in all runs of a kind.
+
+        Yields:
+            A copy of ``part``, which the body may change.
+
+        Raises:
+            MisconfigurationException: If the body changed what cannot be restored.
+        """
+        twin, first = self._twin, kind not in self._parts
+        assert twin is not None
+        if first:
+            self._parts[kind] = twin.adopt(part, "batch")
+        twin.rewind()
+        for put, state in self._draws.get(kind, ()):
+            put(state)
+        drawn_from = [get() for get, _ in self._random] if first else []
+        versions = [param._version for param in self._shared]
+        yield self._parts[kind]
+        if versions != [param._version for param in self._shared]:
+            raise MisconfigurationException(
+                "The module changes its parameters in place while its loss is computed, which "
+                "cannot be undone. Give `domain_loss=`, a callable (module, domain_batch) -> "
+                "loss that does not."
+            )
+        if first:
+            twin.observe()
+        if self._trial:
+            twin.learn()
+        if first:
+            self._draws[kind] = [
+                (put, state)
+                for (get, put), state in zip(self._random, drawn_from, strict=True)
+                if not self._redraw and not same_random_state(get(), state)
+            ]
+
+    def _keep_surroundings(self, stack: contextlib.ExitStack) -> None:
+        """Restores, in the end, the random state, the trainer and the optimizers' settings."""
+        for get, put in global_random_states(self._original.device):
+            stack.callback(put, get())
+        spaces: list[dict[str, Any]] = [vars(self._trainer)]
+        spaces += [group for opt in self._trainer.optimizers for group in opt.param_groups]
+        for space in spaces:
+            stack.callback(_restore, space, dict(space))
+
+    def _silence(self) -> None:
+        """Puts silent loggers in the place of the trainer's, and of those that the module has."""
+        loggers = self._trainer.loggers
+        silent = [silent_logger(logger) for logger in loggers]
+        self._trainer.loggers = silent
+        self._instead |= {id(real): quiet for real, quiet in zip(loggers, silent, strict=True)}
+        for logger in loggers:
+            experiment = vars(logger).get("_experiment")
+            if experiment is not None:
+                self._instead[id(experiment)] = Silence(experiment)
+
+    def _make_twin(self) -> None:
+        optimizers = self._trainer.optimizers
+        schedules = [config.scheduler for config in self._trainer.lr_scheduler_configs]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self._twin = Twin(
+            self._original,
+            self._known,
+            optimized={id(param) for group in groups for param in group["params"]},
+            trial=self._trial,
+            instead=self._instead | {id(part): part for part in (*optimizers, *schedules)},
+        )
+        globally = global_random_states(self._original.device)
+        self._random: list[Access] = [*globally, *self._twin.random_states]
+        self._shared = [p for p in self._original.parameters() if p.requires_grad]
+        self.module: Any = self._twin.module
+
+
+def _restore(space: dict[str, Any], saved: dict[str, Any]) -> None:
+    for name in space.keys() - saved.keys():
+        del space[name]
+    for name, value in saved.items():
+        if name not in space or space[name] is not value:
+            space[name] = value

@@ -1,0 +1,229 @@
+"""A twin of a module: a copy that shares the trainable parameters and owns everything else."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from gga_lightning.probing.copier import Copier
+from gga_lightning.probing.state import Content, Node, Opaque, Path, TensorValue, text
+
+__all__ = ["Known", "Tripwire", "Twin"]
+
+_LOGS = ("log", "log_dict", "print")
+_WAY_OUT = "Give `domain_loss=`, a callable (module, domain_batch) -> loss that does not"
+
+
+class Known:
+    """What the first evaluation of a fit has shown about a module's state.
+
+    Attributes:
+        constant: Large values that the step does not change, by their ids. Later twins share
+            them with the module instead of copying them.
+        unseen: Paths of tensors that the step changes through ``.data``, where PyTorch does not
+            count changes.
+        averaged: Parameters that the step itself changes, by their ids, although they are
+            trainable: averages of others that no optimizer moves.
+    """
+
+    def __init__(self) -> None:
+        """Knows nothing yet."""
+        self.constant: dict[int, Any] = {}
+        self.unseen: set[str] = set()
+        self.averaged: dict[int, nn.Parameter] = {}
+
+
+class Tripwire:
+    """Stands in a twin for a value that cannot be copied. It raises an error when it is used."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        """Takes the value's name and its class's, for the message."""
+        vars(self).update(_path=path, _kind=kind)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise MisconfigurationException(
+            f"The step uses `{vars(self)['_path']}` ({vars(self)['_kind']}), which cannot be "
+            f"copied, so that an evaluation could not leave it unchanged. {_WAY_OUT} use it."
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):  # how libraries look at objects
+            raise AttributeError(name)
+        return self._refuse()
+
+    __call__ = __iter__ = __next__ = __enter__ = __exit__ = __len__ = __bool__ = _refuse
+    __getitem__ = __setitem__ = __contains__ = __setattr__ = __delattr__ = _refuse
+
+
+class Twin(Copier):
+    """A copy of a module, to be run in its place.
+
+    The copy shares the module's trainable parameters, which a search moves, and large values that
+    are known to be constant. It owns everything else: frozen parameters, buffers, attributes of
+    any kind and depth, the variables of closures. Running it does not change the module.
+
+    :meth:`rewind` takes the copy back to the state in which it was made, so that each run of a
+    twin can begin alike.
+
+    Attributes:
+        module: The copy.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        known: Known,
+        *,
+        optimized: Collection[int] = (),
+        trial: bool = False,
+        instead: Mapping[int, Any] | None = None,
+    ) -> None:
+        """Copies a module.
+
+        Args:
+            module: The module.
+            known: What earlier twins of the fit have shown.
+            optimized: The ids of the parameters that optimizers move.
+            trial: Whether this is the first twin of a fit, which teaches ``known`` by
+                :meth:`learn`. It shares all large tensors, and keeps a backup of them in the main
+                memory. It owns the trainable parameters that no optimizer moves.
+            instead: Objects to put in the place of others, by the others' ids.
+
+        Raises:
+            MisconfigurationException: If a trainable parameter cannot be shared.
+        """
+        shared = {
+            id(param): name
+            for name, param in module.named_parameters()
+            if param.requires_grad
+            and id(param) not in known.averaged
+            and (id(param) in optimized or not trial)
+        }
+        super().__init__(instead or {}, [p for p in module.parameters() if id(p) in shared])
+        self._known = known
+        self._trial = trial
+        self._original = module
+        self._changing: list[Node] = []
+        self._lent: list[tuple[Path, Tensor, int]] = []  # with their counts of changes
+        self._backups: list[tuple[Tensor, Tensor, int]] = []
+        self._large: list[Any] = []  # arrays and containers of a trial
+        self.module: Any = self.adopt(module, "self")
+        self._trial = False
+        for missing in shared.keys() - set(map(id, self.module.parameters())):
+            raise MisconfigurationException(
+                f"The trainable parameter `{shared[missing]}` cannot be shared with a copy of the "
+                "module, because its class, or that of its module, makes copies in a way of its "
+                "own. Freeze it, or remove `__deepcopy__` and `__setstate__` from that class."
+            )
+
+    def adopt(self, value: Any, name: str) -> Any:
+        """Copies a value for the twin to use, and from then on restores it with the rest.
+
+        Args:
+            value: The module, or a batch.
+            name: What to call it.
+
+        Returns:
+            The copy.
+        """
+        before = len(self.nodes)
+        new = self.copy(value, (None, "", name))
+        for node in self.nodes[before:] if self._known.unseen else ():
+            if isinstance(node, TensorValue) and text(node.path) in self._known.unseen:
+                self._expect(node)
+        return new
+
+    def lends(self, value: Any, path: Path) -> bool:
+        """Shares what is known to be constant, and in a trial all large tensors."""
+        if self._known.constant.get(id(value)) is value:
+            if isinstance(value, Tensor):
+                self._lent.append((path, value, value._version))
+            return True
+        if self._trial and isinstance(value, Tensor):
+            backup = value.detach().to("cpu", copy=True)
+            self._backups.append((value, backup, value._version))
+            return True
+        if self._trial:
+            self._large.append(value)
+        return False
+
+    def stand_in(self, value: Any, path: Path) -> Any:
+        """Puts a :class:`Tripwire` in the place of a value that cannot be copied."""
+        return Tripwire(text(path), type(value).__name__)
+
+    def prepare(self, module: nn.Module) -> None:
+        """Silences the logs and prints of a LightningModule, unless it has replaced them."""
+        if hasattr(type(module), "log_dict"):
+            vars(module).update({name: _ignore for name in _LOGS if name not in vars(module)})
+
+    def rewind(self) -> None:
+        """Takes back what runs are known to change."""
+        tensors: list[TensorValue] = []
+        for node in self._changing:
+            if isinstance(node, TensorValue):
+                tensors.append(node)
+            else:
+                node.restore()
+        TensorValue.restore_all(tensors)
+
+    def observe(self) -> None:
+        """Notes what a run has changed, for :meth:`rewind`. Call it after the first run of a kind.
+
+        Raises:
+            MisconfigurationException: If a change cannot be taken back.
+        """
+        for node in self.nodes:
+            if node.changing or not node.changed():
+                continue
+            if isinstance(node, Opaque):
+                raise MisconfigurationException(
+                    f"The step changes `{text(node.path)}` ({type(node.live).__name__}), whose "
+                    "state cannot be restored. Keep that state in a tensor, a number, a list or "
+                    f"a dict. Or: {_WAY_OUT} change it."
+                )
+            self._expect(node)
+        for path, tensor, version in self._lent:
+            if tensor._version != version:
+                raise MisconfigurationException(
+                    f"The step changed `{text(path)}` in place. It did not do so on the first "
+                    "batch of the fit, so that this large tensor was shared instead of copied, "
+                    f"and now has the value after an evaluation. {_WAY_OUT} change it."
+                )
+
+    def learn(self) -> None:
+        """Notes what a run of a trial has shown, and restores the shared tensors it changed."""
+        for tensor, backup, version in self._backups:
+            if tensor._version == version and torch.equal(tensor.detach().cpu(), backup):
+                self._known.constant[id(tensor)] = tensor
+            else:
+                self._known.constant.pop(id(tensor), None)
+                tensor.data.copy_(backup)
+        for node in self.nodes:
+            if isinstance(node, TensorValue) and not node.changing and node.differs():
+                self._known.unseen.add(text(node.path))
+                self._expect(node)
+        changed = {id(node.live) for node in self.nodes if node.changing}
+        for value in self._large:
+            if id(self._memo[id(value)]) not in changed:
+                self._known.constant[id(value)] = value
+        for param in self._original.parameters():
+            if param.requires_grad and id(self._memo.get(id(param))) in changed:
+                self._known.averaged[id(param)] = param
+
+    def discard(self) -> None:
+        """Ends the use of the copy, which may refer to itself, and frees its memory at once."""
+        for node in self.nodes:
+            if isinstance(node, Content):
+                node.live.clear()
+        self.nodes.clear()
+        self._memo.clear()
+
+    def _expect(self, node: Node) -> None:
+        node.changing = True
+        self._changing.append(node)
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    return None

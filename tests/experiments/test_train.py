@@ -1,0 +1,503 @@
+import csv
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import OmegaConf
+from PIL import Image
+
+from gga_lightning.experiments import train
+from tests.helpers import same
+
+SMALL_BACKBONES = ("gga_lightning.backbones.MLP", "gga_lightning.backbones.MNISTCNN")
+RULES = ("training_domain_validation", "oracle")
+SMALL = ("trainer.max_steps=12", "data.steps_per_epoch=6", "trainer.log_every_n_steps=1")
+SEARCH = ("annealing.start_step=2", "annealing.end_step=5", "annealing.num_candidates=3")
+CONFIGURATION = Path(train.config_directory())
+GROUPS = {
+    path.stem: sorted(str(o.relative_to(path).with_suffix("")) for o in path.rglob("*.yaml"))
+    for path in sorted(CONFIGURATION.iterdir())
+    if path.is_dir()
+}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs gga-train in this process and returns its run folder or folders, and its output."""
+    filters, rank_zero = list(warnings.filters), logging.getLogger(train.RANK_ZERO_LOGGER)
+
+    def run(*overrides, folder="run"):
+        overrides = [*overrides, f"hydra.run.dir={tmp_path / folder}"]
+        monkeypatch.setattr(sys, "argv", ["gga-train", *overrides])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        try:
+            train.main()
+        finally:
+            warnings.filters[:] = filters
+            rank_zero.filters.clear()
+        return tmp_path / folder, capsys.readouterr()
+
+    return run
+
+
+class TestRun:
+    def test_leaves_its_files(self, run):
+        folder, output = run(*SMALL, *SEARCH, "callbacks.conflict.every_n_steps=3")
+        names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        chosen = {name for name in names if "-" in name}
+        either = [{f"checkpoints/{rule}-{step}.ckpt" for step in (6, 12)} for rule in RULES]
+        assert [len(chosen & files) for files in either] == [1, 1]
+        assert names - chosen - {".lock"} == {
+            ".hydra/config.yaml",
+            ".hydra/hydra.yaml",
+            ".hydra/overrides.yaml",
+            "checkpoints/last.ckpt",
+            "cosines.png",
+            "job.json",
+            "metrics.csv",
+            "result.json",
+        }
+        assert "Run folder:" in output.out
+        assert str(folder) in output.out
+
+    def test_result(self, run):
+        folder, _ = run(*SMALL, *SEARCH, "seed=3", "data.test_domain=45")
+        result = json.loads((folder / "result.json").read_text())
+        assert result["data"] == "digits-rotation"
+        assert result["test_domain"] == "45"
+        assert result["source_domains"] == ["0", "15", "30", "60", "75"]
+        names = ("algorithm", "annealing", "backbone", "seed", "steps")
+        assert [result[name] for name in names] == ["erm", "gga", "mlp", 3, 12]
+        assert set(result["selections"]) == {"training_domain_validation", "oracle", "last"}
+        for selection in result["selections"].values():
+            assert selection["step"] in (6, 12)
+            assert 0 <= selection["val_acc"] <= 1
+            assert 0 <= selection["test_acc"] <= 1
+        search = result["search"]
+        assert (search["steps"], search["candidates"], search["mean_transfer"]) == (3, 9, None)
+        assert search["accepted"] >= 0
+        assert search["seconds"] < result["seconds"]
+        assert set(result["versions"]) == {"gga-lightning", "torch", "lightning"}
+
+    def test_result_agrees_with_the_logged_metrics(self, run):
+        folder, _ = run(*SMALL, "annealing=none", "data=toy")
+        result = json.loads((folder / "result.json").read_text())
+        header, *rows = [
+            line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()
+        ]
+        rows = [dict(zip(header, row, strict=True)) for row in rows]
+        values = {int(r["step"]) + 1: r for r in rows if r["val/acc"]}
+        for selection in result["selections"].values():
+            row = values[selection["step"]]
+            assert selection["val_acc"] == pytest.approx(float(row["val/acc"]))
+            assert selection["test_acc"] == pytest.approx(float(row["test/left/acc"]))
+        assert result["search"] is None
+
+    @pytest.mark.parametrize("annealing", GROUPS["annealing"])
+    def test_every_annealing_trains(self, run, annealing):
+        windows = {"gga": SEARCH, "voting": ("annealing.end_step=4",)}
+        chosen = next((w for prefix, w in windows.items() if annealing.startswith(prefix)), ())
+        chosen = () if annealing.startswith("gga_l") else chosen
+        folder, output = run(*SMALL, *chosen, f"annealing={annealing}", "data=toy")
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["annealing"], result["steps"]) == (annealing, 12)
+        searched = bool(chosen) and not annealing.startswith("voting")
+        assert (result["search"] is not None) == searched
+        if annealing == "gga_guided":
+            assert isinstance(result["search"]["mean_transfer"], float)
+            assert "on the next batch), " in " ".join(output.out.split())
+
+    def test_without_checkpoints(self, run):
+        folder, _ = run(*SMALL, "data=toy", "annealing=none", "callbacks=none")
+        assert not list(folder.rglob("*.ckpt"))
+
+    def test_same_configuration_same_numbers(self, run):
+        def result(name, seed):
+            folder, _ = run(*SMALL, *SEARCH, f"seed={seed}", folder=name)
+            return json.loads((folder / "result.json").read_text())
+
+        first, second, other = result("a", 0), result("b", 0), result("c", 1)
+        assert first["selections"] == second["selections"]
+        assert first["config_hash"] == second["config_hash"] != other["config_hash"]
+        assert first["selections"] != other["selections"]
+
+    def test_table(self, run):
+        _, output = run(*SMALL, *SEARCH)
+        for words in (
+            "digits-rotation, '75' held out: erm with gga",
+            "training-domain validation",
+            "oracle",
+            "last",
+            "held-out accuracy",
+            "of 9 candidates accepted",
+        ):
+            assert words in " ".join(output.out.split())
+
+    def test_checkpoint_loads_into_the_module_of_the_saved_configuration(self, run):
+        folder, _ = run(*SMALL, "annealing=gga_l")
+        with initialize_config_dir(str(folder / ".hydra"), version_base="1.3"):
+            config = compose("config")
+        module = train.make_algorithm(config, train.make_data(config))
+        state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+
+    def test_averaged_weights(self, run):
+        often = (*SMALL, "data.steps_per_epoch=3", "callbacks=swad", "callbacks.swad.patience=1")
+        folder, output = run(*often, "annealing=none", "seed=5")
+        result = json.loads((folder / "result.json").read_text())
+        assert list(result["selections"])[-1] == "swad"
+        assert "SWAD: averaged the weights after 9 steps, from 4 to 12." in output.out
+        with initialize_config_dir(str(folder / ".hydra"), version_base="1.3"):
+            config = compose("config")
+        data = train.make_data(config)
+        module = train.make_algorithm(config, data)
+        state = torch.load(folder / "checkpoints/swad.ckpt", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+        trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        (metrics, *_) = trainer.validate(module, data, verbose=False)
+        chosen = result["selections"]["swad"]
+        assert chosen["val_acc"] == pytest.approx(metrics["val/acc"])
+        assert chosen["step"] == 12
+        plain = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        assert not torch.equal(plain["classifier.weight"], state["classifier.weight"])
+
+    def test_your_own_images(self, run, tmp_path):
+        for index in range(60):
+            domain, label = ("art", "ink", "oil")[index % 3], ("cat", "dog")[index // 3 % 2]
+            path = tmp_path / "pets" / domain / label / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (200 * (label == "cat"), index, 0)).save(path)
+        own = (f"data.root={tmp_path / 'pets'}", "data.dataset.image_size=8", "data.num_workers=0")
+        folder, _ = run(*SMALL, *SEARCH, "data=folders", *own, "data.batch_size=4")
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["data"], result["source_domains"]) == ("pets", ["art", "ink"])
+        assert result["test_domain"] == "oil"
+        assert result["search"]["steps"] == 3
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("algorithm", GROUPS["algorithm"])
+    def test_every_algorithm_with_every_annealing(self, run, tmp_path, algorithm):
+        """On the defaults' data and window, in few steps, and with averaged weights."""
+        small = ("trainer.max_steps=110", "data.steps_per_epoch=30")
+        small += ("callbacks=swad", "callbacks.swad.patience=1")
+        for name, annealing in (("a", ("none,gga_l",)), ("b", ("gga", "num_candidates=20"))):
+            chosen = ("annealing=" + annealing[0], *(f"annealing.{own}" for own in annealing[1:]))
+            sweep = f"hydra.sweep.dir={tmp_path / name}"
+            run("-m", *small, f"algorithm={algorithm}", *chosen, sweep)
+        results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("[ab]/*/result.json"))]
+        assert [r["annealing"] for r in results] == ["gga_l", "none", "gga"]
+        for result in results:
+            assert result["steps"] == 110
+            assert "swad" in result["selections"]
+        assert results[2]["search"]["steps"] == 10
+
+    def test_multirun(self, run, tmp_path):
+        sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+        run("-m", *SMALL, "annealing=none,gga_l", "seed=0,1", "data=toy", sweep)
+        results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("sweep/*/result.json"))]
+        assert [(r["annealing"], r["seed"]) for r in results] == [
+            ("gga_l", 0),
+            ("gga_l", 1),
+            ("none", 0),
+            ("none", 1),
+        ]
+
+    @pytest.mark.slow
+    def test_as_a_module_on_two_processes(self, tmp_path):
+        command = [
+            sys.executable,
+            "-m",
+            "gga_lightning.experiments.train",
+            *SMALL,
+            *SEARCH,
+            "data=toy",
+        ]
+        command += ["trainer.devices=2", "+trainer.strategy=ddp", f"hydra.run.dir={tmp_path / 'r'}"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=240, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads((tmp_path / "r/result.json").read_text())["search"]["steps"] == 3
+        assert done.stdout.count("Run folder:") == 1
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            (
+                ["data.batchsize=3"],
+                "no setting `data.batchsize`. Did you mean `batch_size`? Valid "
+                "at data: dataset, test_domain, batch_size,",
+            ),
+            (
+                ["annealing.startstep=3"],
+                "no setting `annealing.startstep`. Did you mean `start_step`",
+            ),
+            (
+                ["trainer.gradient_clip_val=1"],
+                "`trainer.gradient_clip_val` is not among the configuration's settings, but "
+                "Trainer takes it: add it by a plus, `+trainer.gradient_clip_val=...`.",
+            ),
+            (
+                ["trainer.max_steps=20", "data=toy"],
+                "`trainer.max_steps` must be at least the steps between validations, "
+                "`data.steps_per_epoch`, which is 50, got 20.",
+            ),
+            (["sed=3"], "no setting `sed`. Did you mean `seed`? Valid at the top level:"),
+            (
+                ["algorithm=ermm"],
+                "no option `algorithm=ermm`. Did you mean `erm`? There are: and_mask,",
+            ),
+            (["annealing.start_step=-1"], "`start_step` must be an integer of at least 0, got -1."),
+            (["data.test_domain=90"], "`test_domain` must be one of ['0', '15', "),
+            (["data.dataset.shift=fog"], "`shift` must be one of ['rotation', "),
+            (["annealing.parameters=net"], "`parameters='net'` selects none of"),
+            (["data.batch_size=["], "no viable alternative at input"),
+        ],
+    )
+    def test_in_one_line_that_says_what_to_do(self, run, capsys, overrides, message):
+        with pytest.raises(SystemExit) as ended:
+            run(*overrides)
+        assert ended.value.code == 1
+        lines = capsys.readouterr().err.splitlines()
+        said = [line for line in lines if line.startswith("gga-train:")]
+        assert len(said) == 1
+        assert message in said[0]
+
+    def test_whole_on_request(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        monkeypatch.setattr(sys, "argv", ["gga-train", "seed=x", f"hydra.run.dir={tmp_path}"])
+        with pytest.raises(ValueError, match="invalid literal"):
+            train.main()
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g, os in GROUPS.items() for o in os])
+def test_every_option_composes_and_instantiates(group, option, tmp_path):
+    chosen = [f"hydra/{option.replace('/', '=')}" if group == "hydra" else f"{group}={option}"]
+    if option in ("domainbed", "domainbed_domain_net", "swad", "random_search", "swad_grid"):
+        chosen += ["backbone=resnet18"] * (group in ("hparams", "sweep"))
+    with initialize_config_dir(train.config_directory(), version_base="1.3"):
+        config = compose("train", chosen, return_hydra_config=True)
+    if group == "logger" and option in ("mlflow", "tensorboard", "wandb"):
+        return  # tests/test_loggers.py
+    if group == "experiment" and option.startswith("paper/"):
+        return  # tests/test_experiments.py
+    if group == "data" and option not in ("digits", "toy"):
+        with pytest.raises(ValueError, match=r"`data.*(root|file)` must be given: data"):
+            train.make_data(config)
+        return
+    config.hydra.runtime.output_dir = str(tmp_path)
+    from hydra.core.hydra_config import HydraConfig
+
+    HydraConfig.instance().set_config(config)
+    data = train.make_data(config)
+    if config.backbone._target_ not in SMALL_BACKBONES:
+        data.input_shape = (3, 224, 224) if option == "vit_b_16" else (3, 32, 32)
+        if OmegaConf.is_missing(config.backbone, "name"):
+            config.backbone.name = "resnet10t" if option == "timm" else "resnet18"
+    train.make_algorithm(config, data)
+    for entry in (*config.callbacks.values(), *config.logger.values()):
+        instantiate(entry)
+    if "_target_" in config.annealing:
+        assert isinstance(instantiate(config.annealing), Callback)
+    if config.trainer.accelerator == "cpu":
+        instantiate(config.trainer, logger=False)
+
+
+def killed(folder, *overrides):
+    """Starts gga-train and kills it after its first epoch, in the search."""
+    command = [
+        sys.executable,
+        "-m",
+        "gga_lightning.experiments.train",
+        *overrides,
+        f"hydra.run.dir={folder}",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **quiet) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoints/last.ckpt").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.kill()
+
+
+class TestGoingOn:
+    SEARCHED = ("annealing.start_step=6", "annealing.end_step=11", "annealing.num_candidates=300")
+
+    def test_after_a_kill_in_a_search_all_is_as_in_a_straight_run(self, run, tmp_path):
+        # Mixup draws from torch's generator, SWAD averages, the monitor and the search log
+        setting = (*SMALL, *self.SEARCHED, "trainer.max_steps=24", "algorithm=mixup")
+        setting += (
+            "callbacks=swad",
+            "callbacks.swad.patience=1",
+            "callbacks.conflict.every_n_steps=2",
+        )
+        straight, _ = run(*setting)
+        killed(tmp_path / "killed", *setting)
+        assert not (tmp_path / "killed/result.json").exists()
+        resumed, _ = run(*setting, folder="killed")
+        expected, found = (json.loads((f / "result.json").read_text()) for f in (straight, resumed))
+        timed = ("seconds", "starts", "search")
+        assert {k: v for k, v in found.items() if k not in timed} == {
+            k: v for k, v in expected.items() if k not in timed
+        }
+        assert (expected["starts"], found["starts"]) == ([0], [0, 6])
+        assert {**found["search"], "seconds": 0} == {**expected["search"], "seconds": 0}
+        assert self.rows(resumed) == self.rows(straight)
+        names = [sorted(p.name for p in f.glob("checkpoints/*")) for f in (straight, resumed)]
+        assert names[0] == names[1]
+        for name in names[0]:
+            states = [
+                torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+                for folder in (straight, resumed)
+            ]
+            assert same(*states), name
+
+    def rows(self, folder):
+        with (folder / "metrics.csv").open() as file:
+            return [
+                {k: v for k, v in r.items() if k != "gga/seconds"} for r in csv.DictReader(file)
+            ]
+
+    def test_before_the_first_checkpoint_it_begins_anew(self, run, monkeypatch):
+        def broken(*args, **settings):
+            raise OSError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelCheckpoint, "_save_topk_checkpoint", broken)
+            with pytest.raises(SystemExit):
+                run(*SMALL, "annealing=none")
+        folder, _ = run(*SMALL, "annealing=none")
+        result = json.loads((folder / "result.json").read_text())
+        assert result["starts"] == [0, 0]
+        assert not (folder / "failure.json").exists()
+
+    def test_a_finished_run_is_shown_and_not_run_again(self, run):
+        folder, _ = run(*SMALL, "annealing=none")
+        before = (folder / "result.json").stat().st_mtime_ns
+        _, output = run(*SMALL, "annealing=none")
+        assert (folder / "result.json").stat().st_mtime_ns == before
+        assert "held-out accuracy" in " ".join(output.out.split())
+
+    def test_another_configuration_is_refused_and_nothing_is_touched(self, run, capsys):
+        folder, _ = run(*SMALL, "annealing=none")
+        before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        with pytest.raises(SystemExit):
+            run(*SMALL, "annealing=none", "seed=1")
+        assert "holds another job" in capsys.readouterr().err
+        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+class TestManyJobs:
+    def test_a_failed_job_is_recorded_and_does_not_stop_the_others(self, run, tmp_path, capsys):
+        sweep = ("-m", *SMALL, "data=toy", "annealing=none", f"hydra.sweep.dir={tmp_path / 's'}")
+        with pytest.raises(SystemExit) as ended:
+            run(*sweep, "data.batch_size=4,0,8")
+        assert ended.value.code == 1
+        said = capsys.readouterr().err
+        assert "a job failed: `batch_size` must be at least 1, got 0." in said
+        (failure,) = (tmp_path / "s").glob("*/failure.json")
+        assert "`batch_size`" in json.loads(failure.read_text())["error"]
+        assert str(failure) in said
+        finished = sorted((tmp_path / "s").glob("*/result.json"))
+        assert len(finished) == 2
+        before = [path.stat().st_mtime_ns for path in finished]
+        with pytest.raises(SystemExit):
+            run(*sweep, "data.batch_size=4,0,8")
+        assert capsys.readouterr().out.count("already finished") == 2
+        assert [path.stat().st_mtime_ns for path in finished] == before
+
+    def test_a_failed_job_does_not_stop_further_batches(self, run, tmp_path):
+        sweep = ("-m", *SMALL, "data=toy", "annealing=none", f"hydra.sweep.dir={tmp_path / 's'}")
+        with pytest.raises(SystemExit):
+            run(*sweep, "data.batch_size=0,4,8", "hydra.sweeper.max_batch_size=1")
+        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
+
+    def test_every_domain_in_turn(self, run, tmp_path):
+        sweep = f"hydra.sweep.dir={tmp_path / 's'}"
+        run("sweep=leave_one_domain_out", *SMALL, "data=toy", "annealing=none", "seed=0", sweep)
+        results = [json.loads(p.read_text()) for p in (tmp_path / "s").glob("*/result.json")]
+        assert sorted(r["test_domain"] for r in results) == ["centre", "left", "right"]
+        assert {len(r["source_domains"]) for r in results} == {2}
+
+    def test_every_domain_needs_a_multirun(self, run, capsys):
+        with pytest.raises(SystemExit):
+            run(*SMALL, "data.test_domain=all")
+        assert "stands for one job a domain or pair of domains: add -m." in capsys.readouterr().err
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+    def test_launchers(self, tmp_path, launcher):
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+        command = [
+            sys.executable,
+            "-m",
+            "gga_lightning.experiments.train",
+            "-m",
+            *SMALL,
+            "data=toy",
+            "seed=0,1",
+        ]
+        command += ["annealing=none", f"hydra/launcher={launcher}", "hydra.sweep.dir=s"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(list((tmp_path / "s").glob("*/result.json"))) == 2
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("strategy", [[], ["+trainer.strategy=ddp"]])
+    def test_jobs_of_two_processes_each(self, tmp_path, strategy):
+        """With options of the user's own, and in a folder with a name that needs quotes."""
+        (tmp_path / "my/data").mkdir(parents=True)
+        (tmp_path / "my/data/mine.yaml").write_text("defaults: [toy]\n")
+        command = [
+            sys.executable,
+            "-m",
+            "gga_lightning.experiments.train",
+            "--config-dir",
+            "my",
+            "-m",
+        ]
+        command += [*SMALL, *SEARCH, *strategy, "data=mine", "trainer.devices=2", "seed=0,1"]
+        command += [r"hydra.sweep.dir='it\'s'"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=280, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        results = [json.loads(p.read_text()) for p in (tmp_path / "it's").glob("*/result.json")]
+        assert sorted(result["seed"] for result in results) == [0, 1]
+        assert all(result["overrides"][0].startswith("hydra.searchpath=") for result in results)
+        assert not list(tmp_path.glob("outputs"))
+
+    @pytest.mark.slow
+    def test_optuna(self, tmp_path):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+        command = [
+            sys.executable,
+            "-m",
+            "gga_lightning.experiments.train",
+            "-m",
+            *SMALL,
+            "data=toy",
+        ]
+        command += ["hydra/sweeper=optuna_validation", "hydra.sweeper.n_trials=2"]
+        command += ["annealing=none", "hydra.sweep.dir=s"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results = [json.loads(p.read_text()) for p in (tmp_path / "s").glob("*/result.json")]
+        assert len({result["settings"]["algorithm.optimizer.lr"] for result in results}) == 2

@@ -1,0 +1,187 @@
+"""Modules that know nothing of us: either untouched, or refused by name."""
+
+import importlib
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from gga_lightning import (
+    Ball,
+    GradientAgreementVoting,
+    GradientConflictMonitor,
+    GradientGuidedAnnealing,
+    GradientGuidedNoise,
+    RandomState,
+)
+from tests.helpers import Decisions, same, trainer
+from tests.zoo import CASES
+
+for topic in ("classics", "state", "code", "surroundings"):
+    importlib.import_module(f"tests.zoo.{topic}")
+
+
+class EverythingMoves(GradientAgreementVoting):
+    """Evaluates the domains, and keeps all of every update."""
+
+    def _share(self, averages):
+        share, reached = super()._share(averages)
+        return torch.ones_like(share), reached
+
+
+CALLBACKS = {
+    "search": lambda **settings: GradientGuidedAnnealing(
+        0,
+        9,
+        proposal=Ball(0.1),
+        num_candidates=3,
+        acceptance=Decisions(False),
+        measure_transfer=True,
+        **settings,
+    ),
+    "voting": lambda **settings: EverythingMoves(0, 9, **settings),
+    "noise": lambda **settings: GradientGuidedNoise(0.0, **settings),
+    "monitor": lambda **settings: GradientConflictMonitor(1, **settings),
+    "random": lambda **settings: RandomState(),
+}
+
+
+class Keeps(Callback):
+    """The metrics of every batch, and the random state in the end."""
+
+    def __init__(self):
+        self.metrics, self.randomness = [], None
+
+    def on_train_batch_end(self, trainer, *_):
+        found = trainer.callback_metrics.items()
+        self.metrics.append({name: value.clone() for name, value in found if "/" not in name})
+
+    def on_train_end(self, trainer, pl_module):
+        generators = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        self.randomness = [str(state) for state in generators]
+
+
+def seed():
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+
+
+def train(found, folder, *callbacks):
+    """Everything that a training leaves."""
+    seed()
+    module, kept, loader = found.make(), Keeps(), found.loader()
+    seed()
+    logger = CSVLogger(folder, name="", version="")
+    settings = {"max_steps": 3, "logger": logger, "log_every_n_steps": 1, **found.trainer}
+    fit = trainer(*callbacks, kept, **settings)
+    fit.fit(found.fits(module), loader)
+    return {
+        "parameters": dict(module.state_dict()),
+        "attributes": plain(module),
+        "optimizers": [plain(optimizer.state_dict()) for optimizer in fit.optimizers],
+        "rates": [group["lr"] for o in fit.optimizers for group in o.param_groups],
+        "metrics": kept.metrics,
+        "random": kept.randomness,
+        "stopped": fit.should_stop,
+    }
+
+
+def plain(value, seen=None, depth=0):
+    """An object as nested dicts, lists and numbers: an independent way of looking at it."""
+    seen = {} if seen is None else seen
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().to_dense() if value.layout is not torch.strided else value.detach()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if id(value) in seen or depth > 12:
+        return seen.get(id(value), ["deep"])[0]
+    seen[id(value)] = f"seen {len(seen)}", value
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, dict) and all(isinstance(key, int) for key in value):  # hooks
+        return [plain(entry, seen, depth + 1) for entry in value.values()]
+    if isinstance(value, dict):
+        return {str(k): plain(v, seen, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple | set) or type(value).__name__ == "deque":
+        return [plain(entry, seen, depth + 1) for entry in value]
+    if type(value).__module__.startswith(("lightning", "_io", "torch._dynamo")) and not isinstance(
+        value, nn.Module
+    ):
+        return type(value).__name__
+    slots = itertools.chain.from_iterable(
+        getattr(kind, "__slots__", ()) for kind in type(value).__mro__
+    )
+    inside = {name: getattr(value, name, None) for name in slots if name != "__weakref__"}
+    inside |= getattr(value, "__dict__", {})
+    skipped = (
+        "_torchdynamo_wrapper_id",
+        "_trainer",
+        "_fabric",
+        "_update_signature",
+        "update",
+        "compute",
+        "_compiler_ctx",
+    )
+    inside = {
+        k: v
+        for k, v in inside.items()
+        if (k not in skipped and not callable(v)) or isinstance(v, nn.Module)
+    }
+    return {k: plain(v, seen, depth + 1) for k, v in inside.items()}
+
+
+def differences(left, right, path=""):
+    """The places where two such nestings differ."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in {**left, **right}:
+            yield from differences(left.get(key, "-"), right.get(key, "-"), f"{path}.{key}")
+    elif isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        if len(left) != len(right):
+            yield f"{path}: {len(left)} and {len(right)}"
+        for place, pair in enumerate(zip(left, right, strict=False)):
+            yield from differences(*pair, f"{path}[{place}]")
+    elif type(left) is not type(right) or not same(left, right):
+        yield f"{path}: {left} and {right}"
+
+
+PLAIN = {}
+
+
+def without(name, folder):
+    """What the training of a case leaves without callbacks."""
+    if name not in PLAIN:
+        PLAIN[name] = train(CASES[name], folder / "plain")
+    return PLAIN[name]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
+)
+@pytest.mark.parametrize("kind", CALLBACKS)
+@pytest.mark.parametrize("name", CASES)
+def test_untouched_or_refused(name, kind, tmp_path):
+    found = CASES[name]
+    callback = CALLBACKS[kind](**found.callback)
+    if found.refused is not None:
+        if kind == "random":  # evaluates nothing
+            return
+        with pytest.raises(MisconfigurationException, match=found.refused):
+            train(found, tmp_path, callback)
+        return
+    ours = train(found, tmp_path, callback)
+    assert list(differences(without(name, tmp_path), ours)) == []
+    if kind in ("search", "voting", "monitor"):
+        assert len(callback.records) == 3
