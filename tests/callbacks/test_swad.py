@@ -137,6 +137,25 @@ def test_no_validation_leaves_the_weights():
     assert_average(module, remembers, 6, 7)
 
 
+@pytest.mark.parametrize("batches", [True, 3])
+def test_fast_dev_run_averages_nothing_and_says_nothing(batches, caplog):
+    module = Scripted([1.0])
+    settings = {"fast_dev_run": batches, "max_steps": -1}
+    swad = SWAD()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*(LeafSpec|many workers|logging interval)")
+        trainer(swad, **settings).fit(module, combined_loader(), validation())
+    assert not any("SWAD" in record.getMessage() for record in caplog.records)
+
+
+def test_fast_dev_run_finds_an_unknown_monitor():
+    with pytest.raises(MisconfigurationException, match="`monitor` must be"):
+        trainer(SWAD(monitor="x"), fast_dev_run=True, max_steps=-1).fit(
+            Scripted([1.0]), combined_loader(), validation()
+        )
+
+
 def test_unknown_monitor():
     with pytest.raises(MisconfigurationException, match=r"`monitor` must .* 'val/loss'; it logs"):
         run([1.0], module=type("Silent", (Classifier,), {"validation_step": lambda *args: None})())

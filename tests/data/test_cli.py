@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gga_lightning.data.download import transfer as transfer_module
 from gga_lightning.data.benchmarks.benchmark import Archive
 from gga_lightning.data.benchmarks.domain_net import DUPLICATES, DomainNet
 from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
@@ -17,6 +16,7 @@ from gga_lightning.data.benchmarks.pacs import PACS
 from gga_lightning.data.benchmarks.terra_incognita import CATEGORIES, TerraIncognita
 from gga_lightning.data.benchmarks.vlcs import VLCS
 from gga_lightning.data.cli import DATASETS, main
+from gga_lightning.data.download import transfer as transfer_module
 from gga_lightning.experiments import train
 from tests.data.benchmarks.test_terra_incognita import annotations
 from tests.data.loopback import (

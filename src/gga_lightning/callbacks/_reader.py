@@ -44,7 +44,7 @@ class DomainReader:
     """Opens the batches of one fit for evaluation.
 
     Attributes:
-        checked: Whether :meth:`check` has seen a batch with samples.
+        checked: Whether :meth:`check` has seen a batch with several domains.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class DomainReader:
     def check(
         self, start: StepStart, params: Sequence[Tensor], shuffle: torch.Generator | None
     ) -> None:
-        """Checks the evaluation of domains, if the batch has any; see :func:`check_evaluation`.
+        """Checks the evaluation of domains, if the batch has several; see :func:`check_evaluation`.
 
         Args:
             start: The batch.
@@ -128,10 +128,11 @@ class DomainReader:
                 changes anything.
         """
         domains = self._domains(start, shuffle)
-        if len(domains) < 2 and start.trainer.world_size == 1:
+        alone = start.trainer.world_size == 1
+        if alone and len(domains) < 2:
             self._warn_of_few([domain.name for domain in domains])
-        if not domains:
-            return
+        if len(domains) < (2 if alone else 1):
+            return  # a later batch may have more
         largest = max(domains, key=lambda domain: domain.size)
         try:
             check_evaluation(

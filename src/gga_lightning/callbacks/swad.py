@@ -42,20 +42,26 @@ class _Segment:
 class SWAD(Callback):
     """Averages the weights of all steps in a flat part of the training, found by validation loss.
 
-    The average begins after the first validation whose loss the next ``patience - 1`` do not
-    undercut. A bound is then set: the mean of those losses, ``tolerance`` above. The average ends
-    with the last validation before ``overfit_patience`` ones in a row with losses above the bound,
-    and the training then too; or with the training. The module is left with the averaged weights
-    when the fit is over. If no beginning is found, it is left with the average since the last but
-    one validation, and a warning says so.
+    Averaging starts after the first validation whose loss is no higher than the next
+    ``patience - 1``. These losses set a bound: their mean plus the share ``tolerance`` of it.
+    Averaging ends with the last validation before ``overfit_patience`` validations in a row whose
+    losses are above the bound. Training ends then too, unless ``stop=False``. Otherwise averaging
+    ends with the training. If no start is found, the callback averages the weights since the last
+    but one validation and warns.
 
-    It averages parameters and floating-point buffers (running statistics, in the field frozen as a
-    rule; :func:`torch.optim.swa_utils.update_bn` computes them anew, as SWAD's code does). It works
-    with any LightningModule that logs its validation loss. Checkpoints saved by others while
-    training hold the plain weights, and ours beside them: up to ``overfit_patience`` + 2 times the
-    parameters, so that a resumed training averages as a straight one does.
+    When the fit is over, the module has the averaged weights: ``trainer.test(module, ...)``
+    evaluates them, and ``trainer.save_checkpoint(path, weights_only=True)`` saves them.
+    Checkpoints that are saved during training hold the plain weights. So
+    ``trainer.test(ckpt_path="last")`` and ``"best"`` evaluate plain weights, and leave them in the
+    module. Checkpoints also hold the averages so far, up to ``overfit_patience`` + 2 copies of the
+    parameters, so that a resumed training averages as the uninterrupted one does.
 
-    Validate often: a training with fewer than ``patience`` validations cannot begin to average.
+    The callback averages parameters and floating-point buffers. Running statistics of BatchNorm
+    are among them; :func:`torch.optim.swa_utils.update_bn` computes them anew, as SWAD's code
+    does. It works with any LightningModule that logs its validation loss.
+
+    Validate often: a training with fewer than ``patience`` validations cannot start to average.
+    Under ``fast_dev_run`` the callback checks ``monitor`` and averages nothing.
 
     Source: Cha et al., NeurIPS 2021, arXiv 2102.08604, Algorithm 1, with a validation loss every
     few steps. The authors' code differs in that it looks back from the beginning
@@ -165,6 +171,8 @@ class SWAD(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when the fit is over: leaves the module with the averaged weights."""
+        if getattr(trainer, "fast_dev_run", False):
+            return
         if not self._segments and self._average is None:
             rank_zero_warn("SWAD: there was no validation, so the weights are not averaged.")
             return

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from gga_lightning.data.download import transfer as transfer_module
 from gga_lightning.data.benchmarks.benchmark import Archive, Benchmark, DatasetError
+from gga_lightning.data.download import transfer as transfer_module
 from gga_lightning.data.download.download import download
 from tests.data.loopback import PAGE, Route, Server, make_tar, make_zip, plain, troubled
 
