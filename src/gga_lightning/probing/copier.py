@@ -18,27 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.probing.kinds import (
-    CONTAINERS,
-    RANDOM,
-    has_hidden_state,
-    is_atomic,
-    is_external,
-    is_plain_module,
-    object_random_state,
-    slot_names,
-)
+from gga_lightning.probing.kinds import RANDOM, is_atomic, is_external, is_plain_module
 from gga_lightning.probing.memory import Memory
+from gga_lightning.probing.randomness import Access, object_random_state
 from gga_lightning.probing.state import (
-    Access,
     Array,
+    Attributes,
     Cell,
     Content,
     Node,
-    Opaque,
     Path,
-    Slots,
     TensorValue,
+    object_nodes,
 )
 
 __all__ = ["Copier"]
@@ -73,36 +64,18 @@ class Copier:
         self._memory = Memory(shared)
         self._memo.update((id(tensor), tensor) for tensor in shared)
 
+    # Decided by subclasses
+
     def lends(self, value: Any, path: Path) -> bool:
-        """Decides whether a large value is shared with the original.
-
-        Args:
-            value: A tensor, array, or container.
-            path: Where it is.
-
-        Returns:
-            Whether it is shared; otherwise it is copied.
-        """
+        """Whether a large tensor, array or container is shared with the original."""
         return False
 
     def stand_in(self, value: Any, path: Path) -> Any:
-        """Makes what takes the place of a value that cannot be copied.
-
-        Args:
-            value: The value.
-            path: Where it is.
-
-        Returns:
-            The stand-in; unless overridden the value itself.
-        """
+        """What takes the place of a value that cannot be copied."""
         return value
 
     def prepare(self, module: nn.Module) -> None:
-        """Called with the copy of each module, when its attributes are complete.
-
-        Args:
-            module: The copy.
-        """
+        """Called with the copy of each module, when its attributes are complete."""
 
     def copy(self, value: Any, path: Path) -> Any:
         """Copies a value.
@@ -286,7 +259,7 @@ class Copier:
                 plain = compiled.get(f"original_{name}", entry)
                 space[name] = self.copy(plain, (path, ".", name))
         self.prepare(new)
-        self.nodes.append(Content(path, space))
+        self.nodes.append(Attributes(path, space))
         return new
 
     def _registered(self, value: Any, path: Path) -> Any:
@@ -351,7 +324,7 @@ class Copier:
         return {name: self.copy(entry, (path, ".", name)) for name, entry in state.items()}
 
     def _note(self, value: Any, new: Any, path: Path) -> None:
-        """Notes the state of a copy: numbers, attributes, slots, contents, what C code may hide."""
+        """Notes the state of a copy that was made by other code."""
         if isinstance(new, Tensor):
             if new.layout is torch.strided and not new.is_quantized:
                 self.nodes.append(TensorValue(path, new, value))
@@ -362,15 +335,7 @@ class Copier:
         if isinstance(new, nn.Module):
             self.prepare(new)
             self.nodes.append(Content(path, vars(new)["_buffers"]))
-        if hasattr(new, "__dict__"):
-            self.nodes.append(Content(path, vars(new)))
-        slots = slot_names(type(new))
-        if slots:
-            self.nodes.append(Slots(path, new, slots))
-        if isinstance(new, CONTAINERS):
-            self.nodes.append(Content(path, new))
-        if has_hidden_state(type(new)):
-            self.nodes.append(Opaque(path, new))
+        self.nodes += object_nodes(new, path)
 
     @staticmethod
     @functools.cache

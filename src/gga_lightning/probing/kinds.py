@@ -8,15 +8,12 @@ import random
 import re
 import types
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-
-from gga_lightning.probing.state import Access
 
 __all__ = [
     "CONTAINERS",
@@ -25,7 +22,6 @@ __all__ = [
     "is_atomic",
     "is_external",
     "is_plain_module",
-    "object_random_state",
     "slot_names",
 ]
 
@@ -141,26 +137,3 @@ def slot_names(kind: type) -> list[str]:
             elif name not in ("__dict__", "__weakref__"):
                 found.append(name)
     return found
-
-
-def object_random_state(value: Any) -> Access | None:
-    """Gives access to the state of a random generator.
-
-    Args:
-        value: Any object.
-
-    Returns:
-        How to read and set the state; None where the object is not a random generator.
-    """
-    if isinstance(value, torch.Generator):
-        return value.get_state, value.set_state
-    if isinstance(value, random.Random):
-        return value.getstate, value.setstate
-    if isinstance(value, np.random.RandomState):
-        return value.get_state, value.set_state
-    if isinstance(value, np.random.Generator):
-        value = value.bit_generator
-    if isinstance(value, np.random.BitGenerator):
-        bits = value
-        return lambda: bits.state, lambda state: setattr(bits, "state", state)
-    return None

@@ -15,16 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from gga_lightning.probing.kinds import (
-    CONTAINERS,
-    RANDOM,
-    has_hidden_state,
-    is_atomic,
-    is_external,
-    object_random_state,
-    slot_names,
+from gga_lightning.probing.kinds import CONTAINERS, RANDOM, is_atomic, is_external, slot_names
+from gga_lightning.probing.randomness import object_random_state
+from gga_lightning.probing.state import (
+    Attributes,
+    Cell,
+    Content,
+    Node,
+    Opaque,
+    Path,
+    Slots,
+    object_nodes,
+    text,
 )
-from gga_lightning.probing.state import Cell, Content, Node, Opaque, Path, Slots, text
 
 __all__ = ["Record", "digest"]
 
@@ -78,7 +81,7 @@ class Record:
         """Takes note of a value, and yields what it refers to."""
         if isinstance(value, Tensor):
             self._nodes.append(_Fingerprint(path, value))
-            self._nodes.append(_Space(path, vars(value)))
+            self._nodes.append(Attributes(path, vars(value)))
             yield from _attributes(path, vars(value))
             if value.is_leaf:
                 self._nodes.append(Slots((path, ".", "grad"), value, ["grad"]))
@@ -100,31 +103,26 @@ class Record:
             for name, entry in [*value.named_parameters(), *value.named_buffers()]:
                 yield (path, ".", name), entry
         elif isinstance(value, Dataset):  # its samples are left out
-            self._nodes.append(_Space(path, vars(value)))
+            self._nodes.append(Attributes(path, vars(value)))
             yield from (pair for pair in _attributes(path, vars(value)) if _is_small(pair[1]))
         elif not is_external(type(value)):
             yield from self._visit_object(path, value)
 
     def _visit_object(self, path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
-        kind = type(value)
-        slots = slot_names(kind)
-        if slots:
-            self._nodes.append(Slots(path, value, slots))
-            yield from (((path, ".", name), getattr(value, name, None)) for name in slots)
-        if isinstance(value, CONTAINERS):
-            self._nodes.append(Content(path, value))
+        nodes = object_nodes(value, path)
+        self._nodes += nodes
+        for node in nodes:
+            if isinstance(node, Attributes):
+                yield from _attributes(path, node.live)
+            elif isinstance(node, Opaque):
+                self._nodes.append(_Fingerprint(path, value))
+        for name in slot_names(type(value)):
+            yield (path, ".", name), getattr(value, name, None)
         if isinstance(value, (*CONTAINERS, tuple, frozenset)):
             yield from _entries(path, value)
-        space = getattr(value, "__dict__", None)
-        if isinstance(space, dict):
-            self._nodes.append(_Space(path, space))
-            yield from _attributes(path, space)
-        if has_hidden_state(kind):
-            self._nodes.append(Opaque(path, value))
-            self._nodes.append(_Fingerprint(path, value))
-        for base in kind.__mro__:
-            if _is_users(base.__module__):
-                yield from self._visit_class(base)
+        for kind in type(value).__mro__:
+            if _is_users(kind.__module__):
+                yield from self._visit_class(kind)
 
     def _visit_class(self, kind: type) -> Iterator[tuple[Path, Any]]:
         """Looks into the attributes of a class of the user's, and what its methods refer to."""
@@ -147,7 +145,7 @@ class Record:
         """Looks into what a function captured, and the global variables that it uses."""
         yield path, value.__defaults__
         yield path, value.__kwdefaults__
-        self._nodes.append(_Space(path, vars(value)))
+        self._nodes.append(Attributes(path, vars(value)))
         yield from _attributes(path, vars(value))
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             place = (path, ".", f"<locals>.{name}")
@@ -165,12 +163,6 @@ class Record:
                 place = (None, "", f"{value.__module__}.{name}")
                 self._nodes.append(_Entry(place, value.__globals__, name))
                 yield place, found
-
-
-class _Space(Content):
-    """The attributes of an object."""
-
-    __slots__ = ()
 
 
 class _Entry(Node):
@@ -280,7 +272,7 @@ def _details(node: Node) -> list[str]:
     """The names of the attributes or entries that differ."""
     if not (isinstance(node, Content) and isinstance(node.live, dict)):
         return [text(node.path)]
-    how = "." if isinstance(node, _Space) else "[]"
+    how = "." if isinstance(node, Attributes) else "[]"
     old, new = dict(node.saved), node.live
     keys = [key for key in {**old, **new} if key not in old or new.get(key, node) is not old[key]]
     return [text((node.path, how, key)) for key in keys] or [text(node.path)]

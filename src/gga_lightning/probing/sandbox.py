@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from gga_lightning.probing.loggers import Silence, silent_logger
 from gga_lightning.probing.precision import full_precision
-from gga_lightning.probing.state import Access, global_random_states, same_random_state
+from gga_lightning.probing.randomness import Access, global_random_states, same_random_state
 from gga_lightning.probing.twin import Known, Twin
 
 __all__ = ["Sandbox"]

@@ -1,10 +1,8 @@
 """The kinds of state that objects have: how to see that it changed, and how to restore it."""
 
-import functools
 import pickle
-import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import CellType
 from typing import Any
 
@@ -12,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gga_lightning.probing.kinds import CONTAINERS, has_hidden_state, slot_names
+
 __all__ = [
-    "Access",
     "Array",
+    "Attributes",
     "Cell",
     "Content",
     "Node",
@@ -22,16 +22,12 @@ __all__ = [
     "Path",
     "Slots",
     "TensorValue",
-    "global_random_states",
-    "same_random_state",
+    "object_nodes",
     "text",
 ]
 
 Path = tuple["Path | None", str, Any]
 """Where a value was found: the path of its holder, how it is reached from there, and its name."""
-
-Access = tuple[Callable[[], Any], Callable[[Any], Any]]
-"""A function that reads a random state, and one that sets it."""
 
 _ABSENT = object()
 
@@ -105,6 +101,12 @@ class Content(Node):
             self.live.update(self.saved)
         else:
             self.live.extend(self.saved)
+
+
+class Attributes(Content):
+    """Which objects the attributes of an object are: its ``__dict__``."""
+
+    __slots__ = ()
 
 
 class Slots(Node):
@@ -249,6 +251,29 @@ class Opaque(Node):
         return self._pickled() != self.saved
 
 
+def object_nodes(value: Any, path: Path) -> list[Node]:
+    """Takes note of an object: its attributes, slots, contents, and what C code may hide.
+
+    Args:
+        value: Any object.
+        path: Where it is.
+
+    Returns:
+        Its state. The insides of what it refers to are left out.
+    """
+    found: list[Node] = []
+    if isinstance(getattr(value, "__dict__", None), dict):
+        found.append(Attributes(path, vars(value)))
+    slots = slot_names(type(value))
+    if slots:
+        found.append(Slots(path, value, slots))
+    if isinstance(value, CONTAINERS):
+        found.append(Content(path, value))
+    if has_hidden_state(type(value)):
+        found.append(Opaque(path, value))
+    return found
+
+
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().as_subclass(Tensor)
 
@@ -258,46 +283,3 @@ def _bits(tensor: Tensor) -> Tensor:
     if tensor.layout is not torch.strided or not tensor.is_contiguous():
         return tensor
     return tensor.reshape(-1).view(torch.uint8)
-
-
-def global_random_states(device: torch.device) -> list[Access]:
-    """Gives access to the states of the global random generators.
-
-    Args:
-        device: The device whose generator counts, beside those of torch on the CPU, NumPy and
-            Python.
-
-    Returns:
-        For each of them, how to read and set its state.
-    """
-    states: list[Access] = [
-        (torch.get_rng_state, torch.set_rng_state),
-        (np.random.get_state, np.random.set_state),
-        (random.getstate, random.setstate),
-    ]
-    if device.type not in ("cpu", "meta"):
-        backend = torch.get_device_module(device)
-        get = functools.partial(backend.get_rng_state, device)
-        states.append((get, functools.partial(backend.set_rng_state, device=device)))
-    return states
-
-
-def same_random_state(left: Any, right: Any) -> bool:
-    """Compares two random states of one generator.
-
-    Args:
-        left: A state, as :data:`Access` reads it.
-        right: Another.
-
-    Returns:
-        Whether they are equal.
-    """
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, np.ndarray):
-        return np.array_equal(left, right)
-    if isinstance(left, dict):
-        return all(same_random_state(left[key], right[key]) for key in left)
-    if isinstance(left, tuple) and any(isinstance(entry, tuple | np.ndarray) for entry in left):
-        return all(same_random_state(*pair) for pair in zip(left, right, strict=True))
-    return left == right
