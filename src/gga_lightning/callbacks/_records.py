@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gga_lightning.alignment import Objective
+from gga_lightning.alignment import Objective, SearchResult
 
 __all__ = ["SearchRecord", "closing_lines"]
 
@@ -35,6 +35,29 @@ class SearchRecord(NamedTuple):
     loss_change: float
     seconds: float
     transfer: float | None = None
+
+    @classmethod
+    def of(cls, step: int, result: SearchResult, seconds: float) -> "SearchRecord":
+        """Takes from a search what is kept of it.
+
+        Args:
+            step: The optimizer step.
+            result: What the search found.
+            seconds: How long it took.
+
+        Returns:
+            The record.
+        """
+        return cls(
+            step=step,
+            min_cosine_start=result.start.min_cosine,
+            min_cosine_end=result.end.min_cosine,
+            gain=result.gain,
+            candidates=len(result.scores),
+            accepted=len(result.accepted),
+            loss_change=result.loss_change,
+            seconds=seconds,
+        )
 
 
 def closing_lines(

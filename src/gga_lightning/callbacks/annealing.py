@@ -312,16 +312,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         return self.proposal.scaled(min(max(left, 0.0), 1.0))
 
     def _record(self, start: StepStart, result: SearchResult, seconds: float) -> None:
-        record = SearchRecord(
-            step=start.step,
-            min_cosine_start=result.start.min_cosine,
-            min_cosine_end=result.end.min_cosine,
-            gain=result.gain,
-            candidates=len(result.scores),
-            accepted=len(result.accepted),
-            loss_change=result.loss_change,
-            seconds=seconds,
-        )
+        record = SearchRecord.of(start.step, result, seconds)
         self.records.append(record)
         values = record._asdict()
         del values["step"], values["candidates"], values["transfer"]

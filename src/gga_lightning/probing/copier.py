@@ -7,7 +7,6 @@ several times as long, and does not name the attribute that it fails on.
 
 import collections
 import copy
-import copyreg
 import functools
 import types
 import weakref
@@ -18,7 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.probing.kinds import RANDOM, is_atomic, is_external, is_plain_module
+from gga_lightning.probing.closures import unfilled
+from gga_lightning.probing.kinds import (
+    RANDOM,
+    is_atomic,
+    is_external,
+    is_plain_module,
+    pickle_recipe,
+)
 from gga_lightning.probing.memory import Memory
 from gga_lightning.probing.randomness import Access, object_random_state
 from gga_lightning.probing.state import (
@@ -64,8 +70,6 @@ class Copier:
         self._memory = Memory(shared)
         self._memo.update((id(tensor), tensor) for tensor in shared)
 
-    # Decided by subclasses
-
     def lends(self, value: Any, path: Path) -> bool:
         """Whether a large tensor, array or container is shared with the original."""
         return False
@@ -78,15 +82,7 @@ class Copier:
         """Called with the copy of each module, when its attributes are complete."""
 
     def copy(self, value: Any, path: Path) -> Any:
-        """Copies a value.
-
-        Args:
-            value: Any object.
-            path: Where it is.
-
-        Returns:
-            Its copy.
-        """
+        """Copies any object, which was found at a path."""
         kind = type(value)
         if kind in _COMMON:
             return value
@@ -106,13 +102,12 @@ class Copier:
     def _same(self, value: Any, path: Path) -> Any:
         return value
 
-    # Containers
-
-    def _list(self, value: list[Any], path: Path) -> list[Any]:
+    def _list(self, value: Any, path: Path) -> Any:
         if len(value) > _MANY and self.lends(value, path):
             return value
-        new = self._begin(value, [])
-        new += [self.copy(entry, (path, "[]", place)) for place, entry in enumerate(value)]
+        is_deque = isinstance(value, collections.deque)
+        new = self._begin(value, collections.deque(maxlen=value.maxlen) if is_deque else [])
+        new.extend([self.copy(entry, (path, "[]", place)) for place, entry in enumerate(value)])
         self.nodes.append(Content(path, new))
         return new
 
@@ -128,20 +123,12 @@ class Copier:
         self.nodes.append(Content(path, new))
         return new
 
-    def _set(self, value: set[Any], path: Path) -> set[Any]:
+    def _set(self, value: Any, path: Path) -> Any:
         if len(value) > _MANY and self.lends(value, path):
             return value
-        new = {self.copy(entry, path) for entry in value}
-        self.nodes.append(Content(path, new))
-        return new
-
-    def _frozenset(self, value: frozenset[Any], path: Path) -> frozenset[Any]:
-        return frozenset(self.copy(entry, path) for entry in value)
-
-    def _deque(self, value: Any, path: Path) -> Any:
-        new = self._begin(value, collections.deque(maxlen=value.maxlen))
-        new.extend(self.copy(entry, (path, "[]", place)) for place, entry in enumerate(value))
-        self.nodes.append(Content(path, new))
+        new = type(value)(self.copy(entry, path) for entry in value)
+        if isinstance(new, set):
+            self.nodes.append(Content(path, new))
         return new
 
     def _tuple(self, value: Any, path: Path) -> Any:
@@ -149,8 +136,6 @@ class Copier:
         if all(new is old for new, old in zip(entries, value, strict=True)):
             return value
         return tuple.__new__(type(value), entries)
-
-    # Numbers
 
     def _tensor(self, value: Tensor, path: Path) -> Tensor:
         usual = type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided
@@ -203,28 +188,20 @@ class Copier:
         self.random_states.append(access)
         return new
 
-    # Code
-
     def _function(self, value: Any, path: Path) -> Any:
         compiled = vars(value).get("_torchdynamo_orig_callable")
         if compiled is not None:  # it may be bound to the original
             return self.copy(compiled, path)
-        cells = value.__closure__ or ()
-        if not (cells or value.__defaults__ or value.__kwdefaults__):
+        if not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
             return value
-        own = tuple(types.CellType() for _ in cells)
-        new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, own)
-        self._begin(value, new)
-        new.__qualname__, new.__module__ = value.__qualname__, value.__module__
+        new, cells = unfilled(value)
+        self._begin(value, new)  # a function may refer to itself
         new.__defaults__ = self.copy(value.__defaults__, (path, ".", "__defaults__"))
         new.__kwdefaults__ = self.copy(value.__kwdefaults__, (path, ".", "__kwdefaults__"))
         vars(new).update(self._attributes(vars(value), path))
-        for name, old, cell in zip(value.__code__.co_freevars, cells, own, strict=True):
+        for name, content, cell in cells:
             place = (path, ".", f"<locals>.{name}")
-            try:
-                cell.cell_contents = self.copy(old.cell_contents, place)
-            except ValueError:  # a variable without a value
-                continue
+            cell.cell_contents = self.copy(content, place)
             self.nodes.append(Cell(place, cell))
         return new
 
@@ -241,8 +218,6 @@ class Copier:
         target = value()
         own = self.copy(target, path)
         return value if own is target else weakref.ref(own)
-
-    # Modules and other objects
 
     def _module(self, value: Any, path: Path) -> Any:
         if "_orig_mod" in value._modules:  # compiled by torch.compile, and bound to the original
@@ -271,13 +246,11 @@ class Copier:
         return new
 
     def _object(self, value: Any, path: Path) -> Any:
-        kind = type(value)
         try:
-            if hasattr(kind, "__deepcopy__"):
+            if hasattr(type(value), "__deepcopy__"):
                 return self._deep_copy(value, path)
-            reduce = copyreg.dispatch_table.get(kind)
-            found: Any = reduce(value) if reduce else value.__reduce_ex__(4)
-            new = value if isinstance(found, str) else self._rebuilt(value, found, path)
+            recipe = pickle_recipe(value)
+            new = value if recipe is None else self._rebuilt(value, recipe, path)
         except Exception:  # a class may raise anything to say that it cannot be copied
             return self.stand_in(value, path)
         if new is not value:
@@ -295,10 +268,9 @@ class Copier:
                 self._note(old, own, path)
         return new
 
-    def _rebuilt(self, value: Any, found: Any, path: Path) -> Any:
-        """Makes an object anew from what :meth:`object.__reduce_ex__` returned."""
-        parts: list[Any] = [*found, *[None] * (6 - len(found))]
-        make, args, state, entries, pairs, put = parts
+    def _rebuilt(self, value: Any, recipe: list[Any], path: Path) -> Any:
+        """Makes an object anew by :func:`pickle_recipe`, of copies."""
+        make, args, state, entries, pairs, put = recipe
         self._temporary += [args, state]
         new = self._begin(value, make(*(self.copy(part, path) for part in args)))
         if put is not None:
@@ -347,9 +319,9 @@ class Copier:
             collections.OrderedDict: Copier._dict,
             collections.defaultdict: Copier._dict,
             set: Copier._set,
-            frozenset: Copier._frozenset,
+            frozenset: Copier._set,
             tuple: Copier._tuple,
-            collections.deque: Copier._deque,
+            collections.deque: Copier._list,
             types.FunctionType: Copier._function,
             types.MethodType: Copier._bound_method,
             types.BuiltinMethodType: Copier._bound_method,

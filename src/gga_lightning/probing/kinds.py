@@ -1,6 +1,7 @@
 """What is known of classes: which objects cannot change, belong to others, or hide their state."""
 
 import collections
+import copyreg
 import enum
 import functools
 import pathlib
@@ -8,6 +9,7 @@ import random
 import re
 import types
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ __all__ = [
     "is_atomic",
     "is_external",
     "is_plain_module",
+    "pickle_recipe",
     "slot_names",
 ]
 
@@ -117,6 +120,21 @@ def has_hidden_state(kind: type) -> bool:
         Whether a part of it is written in C.
     """
     return any(base.__flags__ & _WRITTEN_IN_C for base in kind.__mro__ if base not in _PLAIN)
+
+
+def pickle_recipe(value: Any) -> list[Any] | None:
+    """Asks an object how it is made anew, as :mod:`pickle` does.
+
+    Args:
+        value: The object.
+
+    Returns:
+        The six parts of what :meth:`object.__reduce_ex__` returns, None for those that are not
+        there; or None for an object that is not to be copied.
+    """
+    reduce = copyreg.dispatch_table.get(type(value))
+    found: Any = reduce(value) if reduce else value.__reduce_ex__(4)
+    return None if isinstance(found, str) else [*found, *[None] * (6 - len(found))]
 
 
 def slot_names(kind: type) -> list[str]:

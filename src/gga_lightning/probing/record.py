@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from gga_lightning.probing.closures import captured
 from gga_lightning.probing.kinds import CONTAINERS, RANDOM, is_atomic, is_external, slot_names
 from gga_lightning.probing.randomness import object_random_state
 from gga_lightning.probing.state import (
@@ -147,14 +148,10 @@ class Record:
         yield path, value.__kwdefaults__
         self._nodes.append(Attributes(path, vars(value)))
         yield from _attributes(path, vars(value))
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        for name, cell in captured(value):
             place = (path, ".", f"<locals>.{name}")
-            try:
-                content = cell.cell_contents
-            except ValueError:  # a variable without a value
-                continue
             self._nodes.append(Cell(place, cell))
-            yield place, content
+            yield place, cell.cell_contents
         if not _is_users(value.__module__):
             return
         for name in _names(value.__code__):

@@ -1,0 +1,43 @@
+"""The variables that functions have captured."""
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["captured", "unfilled"]
+
+
+def captured(function: types.FunctionType) -> Iterator[tuple[str, types.CellType]]:
+    """Finds the variables that a function has captured.
+
+    Args:
+        function: The function.
+
+    Yields:
+        Each variable's name and its cell. Variables that have no value yet are left out.
+    """
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            _ = cell.cell_contents
+        except ValueError:
+            continue
+        yield name, cell
+
+
+def unfilled(
+    function: types.FunctionType,
+) -> tuple[types.FunctionType, list[tuple[str, Any, types.CellType]]]:
+    """Makes a function of the same code with variables of its own.
+
+    Args:
+        function: The function.
+
+    Returns:
+        The new function, without defaults and attributes, and what to fill its variables with:
+        for each its name, the content in the old function, and the new cell.
+    """
+    own = tuple(types.CellType() for _ in function.__closure__ or ())
+    new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, own)
+    new.__qualname__, new.__module__ = function.__qualname__, function.__module__
+    cells = dict(zip(function.__code__.co_freevars, own, strict=True))
+    return new, [(name, old.cell_contents, cells[name]) for name, old in captured(function)]
