@@ -3,6 +3,8 @@
     python benchmarks/search_cost.py
     python benchmarks/search_cost.py --models mlp resnet18 --rounds 9
     python benchmarks/search_cost.py --device cuda
+    python benchmarks/search_cost.py --before ../before/src     # against another version of ours
+    python benchmarks/search_cost.py --buffer                   # a buffer that nothing touches
 
 A round searches one step with one engine and then with the other, on equal weights and the same
 batch. The table has medians over the rounds, and the median of the rounds' ratios, ours over the
@@ -10,12 +12,16 @@ paper's. Ours runs as users run it, as a callback in a Trainer, on a LightningMo
 
 Memory is the peak over what the process held with the model and the batch made: the resident
 set, each engine in a process of its own; on a GPU what torch allocated.
+
+`--before` times searched steps of two versions in processes that alternate, and prints the ratio
+of the medians, now over before.
 """
 
 import argparse
 import copy
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -33,41 +39,59 @@ RADIUS = 1e-5
 ENGINES = {"walk": Walk(RADIUS), "ball": Ball(RADIUS)}
 
 
-class Rounds(Callback):
-    """Times both engines at each step of a fit."""
+class Frame(Callback):
+    """Times what the callback between :attr:`first` and this one does when a batch begins."""
 
-    def __init__(self, name, engine, rounds, device):
-        self.model = MODELS[name]
-        self.gga = GradientGuidedAnnealing(
-            0, rounds + 1, proposal=ENGINES[engine], num_candidates=self.model.candidates
-        )
-        self.device, self.ours, self.papers = device, [], []
+    def __init__(self, device, before=None):
+        self.device, self.before, self.seconds, self.began = device, before, [], 0.0
+        self.first = First(self)
 
-    def setup(self, trainer, pl_module, stage):
-        self.gga.setup(trainer, pl_module, stage)
+    def now(self):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        twin = copy.deepcopy(torch.nn.Sequential(pl_module.featurizer, pl_module.classifier))
-        paper = PaperSearch(twin, twin[0], RADIUS)
-        batches = list(batch.values())
-        search = (self.gga._search, trainer, pl_module, batch, batch_idx)
-        ours = self.time(*search)
-        papers = self.time(paper.step, batches, self.model.candidates)
         if trainer.global_step > 0:  # the first round warms up
-            self.ours.append(ours)
-            self.papers.append(papers)
-
-    def time(self, function, *args):
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        function(*args)
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
+            self.seconds.append(self.now() - self.began)
 
 
-def fit(model, device, *callbacks, steps):
+class First(Callback):
+    def __init__(self, frame):
+        self.frame = frame
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.frame.before is not None:
+            self.frame.before(trainer, pl_module, batch)
+        self.frame.began = self.frame.now()
+
+
+class PaperRounds:
+    """Times the paper's step on a copy of the module."""
+
+    def __init__(self, model, device):
+        self.model, self.frame, self.seconds = model, Frame(device), []
+
+    def __call__(self, trainer, pl_module, batch):
+        twin = copy.deepcopy(torch.nn.Sequential(pl_module.featurizer, pl_module.classifier))
+        paper, batches = PaperSearch(twin, twin[0], RADIUS), list(batch.values())
+        began = self.frame.now()
+        paper.step(batches, self.model.candidates)
+        if trainer.global_step > 0:
+            self.seconds.append(self.frame.now() - began)
+
+
+def searched_steps(model, engine, rounds, device, before=None, buffer=0):
+    """Seconds of each searched step."""
+    gga = GradientGuidedAnnealing(
+        0, rounds + 1, proposal=ENGINES[engine], num_candidates=model.candidates
+    )
+    frame = Frame(device, before)
+    fit(model, device, frame.first, gga, frame, steps=rounds + 1, buffer=buffer)
+    return frame.seconds
+
+
+def fit(model, device, *callbacks, steps, buffer=0):
     trainer = Trainer(
         callbacks=list(callbacks),
         max_steps=steps,
@@ -82,6 +106,8 @@ def fit(model, device, *callbacks, steps):
     torch.manual_seed(0)
     batch = model.batch("cpu")
     module = model.module()
+    if buffer:
+        module.register_buffer("table", torch.zeros(buffer // 4))
     trainer.fit(module, Repeat(batch), [])
 
 
@@ -97,13 +123,14 @@ class Repeat:
 
 
 def compare(name, engine, rounds, device):
-    timed = Rounds(name, engine, rounds, device)
-    fit(timed.model, device, timed, steps=rounds + 1)
-    ratios = [a / b for a, b in zip(timed.ours, timed.papers, strict=True)]
-    each = 1000 / timed.model.candidates
+    model = MODELS[name]
+    paper = PaperRounds(model, device)
+    ours = searched_steps(model, engine, rounds, device, paper)
+    ratios = [a / b for a, b in zip(ours, paper.seconds, strict=True)]
+    each = 1000 / model.candidates
     return {
-        "ours": statistics.median(timed.ours) * each,
-        "paper": statistics.median(timed.papers) * each,
+        "ours": statistics.median(ours) * each,
+        "paper": statistics.median(paper.seconds) * each,
         "ratio": statistics.median(ratios),
         "low": min(ratios),
         "high": max(ratios),
@@ -115,7 +142,7 @@ def peak_memory(name, engine, device):
     model = MODELS[name]
     held = []
 
-    class Once(Callback):
+    class Begins(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
@@ -127,16 +154,18 @@ def peak_memory(name, engine, device):
             if engine == "paper":
                 network = torch.nn.Sequential(pl_module.featurizer, pl_module.classifier)
                 PaperSearch(network, network[0], RADIUS).step(list(batch.values()), 3)
-            else:
-                self.gga = GradientGuidedAnnealing(0, 1, proposal=ENGINES[engine], num_candidates=3)
-                self.gga._search(trainer, pl_module, batch, batch_idx)
-            if device == "cuda":
-                held.append(torch.cuda.max_memory_allocated())
-            else:
-                held.append(_resident("VmHWM"))
+
+    class Ends(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            gpu = device == "cuda"
+            held.append(torch.cuda.max_memory_allocated() if gpu else _resident("VmHWM"))
             trainer.should_stop = True
 
-    fit(model, device, Once(), steps=1)
+    callbacks = [Begins(), Ends()]
+    if engine != "paper":
+        gga = GradientGuidedAnnealing(0, 1, proposal=ENGINES[engine], num_candidates=3)
+        callbacks.insert(1, gga)
+    fit(model, device, *callbacks, steps=1)
     before, peak = held
     return (peak - before) / 2**20
 
@@ -169,38 +198,33 @@ def overhead(device, rounds=400):
     return 1e6 * statistics.median(hook[20:]), 1e6 * statistics.median(steps)
 
 
-def in_new_process(*arguments):
-    command = [sys.executable, __file__, "--one", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def in_new_process(*arguments, source=None):
+    command = [sys.executable, __file__, "--one", *map(str, arguments)]
+    own = {} if source is None else {"PYTHONPATH": str(source)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **own}
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    device = arguments.device
-    if arguments.one:
-        name, engine, device = arguments.one
-        print(json.dumps(peak_memory(name, engine, device)))
-        return
-    where = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    )
-    print(f"torch {torch.__version__}, {device} ({where}), {arguments.rounds} rounds\n")
+def one(what, *arguments):
+    """What a process of its own computes."""
+    if what == "memory":
+        return peak_memory(*arguments)
+    name, engine, rounds, device, buffer = arguments
+    return searched_steps(MODELS[name], engine, int(rounds), device, buffer=int(buffer))
+
+
+def against_paper(arguments):
     print(
         f"{'model':10} {'proposal':8} {'ms a candidate: ours':>21} {'paper':>8} {'ratio':>6} "
         f"{'(low-high)':>13} {'peak MiB: ours':>15} {'paper':>7} {'ratio':>6}"
     )
     for name in arguments.models:
-        paper = in_new_process(name, "paper", device)
+        paper = in_new_process("memory", name, "paper", arguments.device)
         for engine in ENGINES:
-            found = compare(name, engine, arguments.rounds, device)
-            memory = in_new_process(name, engine, device)
+            found = compare(name, engine, arguments.rounds, arguments.device)
+            memory = in_new_process("memory", name, engine, arguments.device)
             spread = f"({found['low']:.2f}-{found['high']:.2f})"
             print(
                 f"{name:10} {engine:8} {found['ours']:21.2f} {found['paper']:8.2f} "
@@ -208,11 +232,71 @@ def main():
                 f"{memory / paper:6.2f}",
                 flush=True,
             )
-    hook, step = overhead(device)
+    hook, step = overhead(arguments.device)
     print(
         f"\nOutside the window, mnist_cnn: {hook:.1f} us in a step of {step:.0f} us "
         f"({hook / step:.2%})"
     )
+
+
+def alternate(arguments, left, right):
+    """Medians of the searched steps of two settings, in processes that alternate."""
+    steps = ([], [])
+    for _ in range(arguments.rounds):
+        for found, (source, *setting) in zip(steps, (left, right), strict=True):
+            found += in_new_process("steps", *setting, source=source)
+    return [statistics.median(found) for found in steps]
+
+
+def against_before(arguments):
+    print(f"{'model':10} {'proposal':8} {'ms a step: before':>18} {'now':>9} {'now / before':>13}")
+    for name in arguments.models:
+        for engine in ENGINES:
+            setting = (name, engine, 3, arguments.device, 0)
+            before, now = alternate(arguments, (arguments.before, *setting), (None, *setting))
+            print(
+                f"{name:10} {engine:8} {1000 * before:18.1f} {1000 * now:9.1f} "
+                f"{now / before:13.3f}",
+                flush=True,
+            )
+
+
+def with_buffer(arguments):
+    size = 200_000_000
+    print(f"{'model':10} {'ms a step: without':>19} {'with 200 MB':>12} {'with / without':>15}")
+    for name in arguments.models:
+        plain, large = ((None, name, "walk", 3, arguments.device, n) for n in (0, size))
+        without, held = alternate(arguments, plain, large)
+        print(
+            f"{name:10} {1000 * without:19.1f} {1000 * held:12.1f} {held / without:15.3f}",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--before", help="folder of another version's packages")
+    parser.add_argument("--buffer", action="store_true")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    device = arguments.device
+    if arguments.one:
+        print(json.dumps(one(*arguments.one)))
+        return
+    where = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    print(f"torch {torch.__version__}, {device} ({where}), {arguments.rounds} rounds\n")
+    if arguments.before:
+        against_before(arguments)
+    elif arguments.buffer:
+        with_buffer(arguments)
+    else:
+        against_paper(arguments)
 
 
 if __name__ == "__main__":

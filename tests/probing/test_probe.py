@@ -226,7 +226,7 @@ def test_parameters_changed_in_place_are_refused():
                 self.net[0].weight.clamp_(-1, 1)
             return super().training_step(batch, batch_idx)
 
-    with pytest.raises(MisconfigurationException, match="changes its parameters in place"):
+    with pytest.raises(MisconfigurationException, match=r"changes `self.net.0.weight` in place"):
         look(lambda opened, module, batch: opened.evaluate(), Moves())
 
 

@@ -29,7 +29,7 @@ class Case:
         make: Makes the module.
         what: What it shows, for the table in the documentation.
         loader: Makes its loader.
-        refused: What a message must say, where it cannot be evaluated without a trace.
+        refused: What the message says, where it cannot be evaluated without a trace.
         callback: Settings that its users give to the callbacks.
         trainer: Settings that they give to the trainer.
         fits: How the module is handed to the trainer: itself, or compiled.

@@ -124,7 +124,7 @@ class Moco(Contrast):
             key.data = key.data * 0.9 + query.data * 0.1
 
 
-@case("the same, updated in place through `.data`")
+@case("MoCo with the momentum encoder updated in place through `.data`")
 class MocoInPlace(Contrast):
     def update_momentum_encoder(self):
         pairs = zip(self.encoder.parameters(), self.momentum_encoder.parameters(), strict=True)
@@ -253,7 +253,7 @@ def encoded(rows):
     )
 
 
-@case("the same on a batch of a class of its own", lambda: labelled(sentence, collate=encoded))
+@case("Hugging Face style on a batch of a class of its own (`BatchEncoding`)", lambda: labelled(sentence, collate=encoded))
 class BatchEncoding(HuggingFace):
     pass
 
@@ -479,7 +479,7 @@ class Scripted(Small):
         return loss_of(self.net, batch)
 
 
-@case("one with running statistics", refused=r"changed `self\.norm\.running_mean`")
+@case("BatchNorm compiled by TorchScript", refused="changed `self.norm.running_mean`")
 class ScriptedBatchNorm(Small):
     def __init__(self):
         super().__init__()

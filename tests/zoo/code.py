@@ -122,7 +122,7 @@ class Parametrized(Net):
         norms.spectral_norm(self.net[2])
 
 
-@case("the same by hooks, as in older PyTorch")
+@case("weight and spectral normalization by hooks, as in older PyTorch")
 class OlderNorms(Net):
     def __init__(self):
         super().__init__()
@@ -208,7 +208,7 @@ class Prepares(Net):
         return torch.stack(losses).sum()
 
 
-@case("a global list of losses", refused=r"changed `tests\.zoo\.code\.SEEN`")
+@case("a global list of losses", refused="changed `tests.zoo.code.SEEN`")
 class GlobalList(Net):
     def training_step(self, batch, batch_idx):
         loss = loss_of(self.net, batch)
@@ -216,7 +216,7 @@ class GlobalList(Net):
         return loss
 
 
-@case("a global counter", refused=r"changed `tests\.zoo\.code\.CALLS`")
+@case("a global counter", refused="changed `tests.zoo.code.CALLS`")
 class GlobalCounter(Net):
     def training_step(self, batch, batch_idx):
         global CALLS
@@ -224,7 +224,7 @@ class GlobalCounter(Net):
         return loss_of(self.net, batch)
 
 
-@case("a list in the class", refused=r"changed `ClassList\.history`")
+@case("a list in the class", refused="changed `ClassList.history`")
 class ClassList(Net):
     history = []  # noqa: RUF012
 
@@ -234,7 +234,7 @@ class ClassList(Net):
         return loss
 
 
-@case("a counter of the class", refused=r"changed `ClassCounter\.count`")
+@case("a counter of the class", refused="changed `ClassCounter.count`")
 class ClassCounter(Net):
     count = 0
 
@@ -255,7 +255,7 @@ def counted(function):
     return wrapper
 
 
-@case("a decorated step that counts", refused=r"changed `Decorated\.training_step\.calls`")
+@case("a decorated step that counts", refused="changed `Decorated.training_step.calls`")
 class Decorated(Net):
     @counted
     def training_step(self, batch, batch_idx):
@@ -264,7 +264,7 @@ class Decorated(Net):
 
 @case(
     "weights clipped in place by the step",
-    refused=r"changes its parameters in place|changed `self\.net",
+    refused="changes `self.net.0.weight` in place",
 )
 class Clips(Net):
     def training_step(self, batch, batch_idx):
@@ -274,7 +274,7 @@ class Clips(Net):
         return loss_of(self.net, batch)
 
 
-@case("the same through `.data`", refused=r"changed `self\.net\.0\.weight`")
+@case("weights clipped through `.data`", refused="changed `self.net.0.weight`")
 class ClipsData(Net):
     def training_step(self, batch, batch_idx):
         for param in self.net.parameters():
@@ -282,7 +282,7 @@ class ClipsData(Net):
         return loss_of(self.net, batch)
 
 
-@case("gradients accumulated by the step itself", refused=r"changed `self\.net\.0\.weight\.grad`")
+@case("gradients accumulated by the step itself", refused="changed `self.net.0.weight.grad`")
 class Accumulates(Net):
     def training_step(self, batch, batch_idx):
         loss = loss_of(self.net, batch)
@@ -301,7 +301,7 @@ class Twice:
             raise RuntimeError("once is enough")
 
 
-@case("a step that fails the second time", refused=r"once is enough|changed `Twice\.asked`")
+@case("a step that fails the second time", refused="changed `Twice.asked`")
 class FailsTwice(Net):
     def __init__(self):
         super().__init__()

@@ -31,7 +31,7 @@ class NormalizesInPlace(Net):
         return loss_of(self.net, batch)
 
 
-@case("the same through `.data`, on the batches of a list that is used again")
+@case("inputs normalized in place through `.data`")
 class NormalizesData(Net):
     def training_step(self, batch, batch_idx):
         for inputs, _ in batch.values():
@@ -60,7 +60,7 @@ def uneven():
     return CombinedLoader(loaders, "max_size")
 
 
-@case("the same, with three domains at first and two later", uneven)
+@case("three domains at first and two later", uneven)
 class Uneven(MaxSize):
     pass
 
@@ -147,7 +147,7 @@ class TouchesTrainer(Net):
         return loss_of(self.net, batch)
 
 
-@case("steps a schedule in the step", refused=r"changed `self\.lr_schedulers\(\)\[0\]")
+@case("steps a schedule in the step", refused="changed `self.lr_schedulers()[0].last_epoch`")
 class StepsSchedule(Net):
     def training_step(self, batch, batch_idx):
         self.lr_schedulers().step()
@@ -158,7 +158,7 @@ class StepsSchedule(Net):
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
 
 
-@case("counts on the module that the trainer has", refused=r"changed `self\.calls`")
+@case("counts on the module that the trainer has", refused="changed `self.calls`")
 class CountsOnTrainersModule(Net):
     def __init__(self):
         super().__init__()
@@ -169,7 +169,7 @@ class CountsOnTrainersModule(Net):
         return loss_of(self.net, batch)
 
 
-@case("writes to a file", refused=r"uses `self\.file` \(TextIOWrapper\)")
+@case("writes to a file", refused="uses `self.file` (TextIOWrapper)")
 class WritesFile(Net):
     def __init__(self):
         super().__init__()
@@ -181,7 +181,7 @@ class WritesFile(Net):
         return loss
 
 
-@case("draws from a second loader", refused=r"uses `self\.more` \(_SingleProcessDataLoaderIter\)")
+@case("draws from a second loader", refused="uses `self.more` (_SingleProcessDataLoaderIter)")
 class SecondLoader(Net):
     def __init__(self):
         super().__init__()
@@ -191,7 +191,7 @@ class SecondLoader(Net):
         return loss_of(self.net, batch) + self.net(next(self.more)).square().mean()
 
 
-@case("a loss that depends on the time", refused=r"gave the losses .* the time, a file")
+@case("a loss that depends on the time", refused="depends on something that could not be restored")
 class Clock(Net):
     def training_step(self, batch, batch_idx):
         return loss_of(self.net, batch) * (1 + time.perf_counter_ns() % 1_000_003)
@@ -226,7 +226,7 @@ LOSS, MAKE = captured(WithBatchNorm)
 @case(
     "a `domain_loss=` that captured the module",
     callback={"domain_loss": LOSS},
-    refused=r"`domain_loss=` .* changed `self\.norm\.",
+    refused="changed `self.norm.running_mean`",
 )
 def captured_module():
     return MAKE()
@@ -241,7 +241,7 @@ def semi_supervised_data():
 @case(
     "labelled and unlabelled data in one loader",
     semi_supervised_data,
-    refused=r"KeyError: .*labelled.* Labelled and unlabelled data, for example, are none",
+    refused="The batch's keys were taken for domains",
 )
 class SemiSupervised(Net):
     def training_step(self, batch, batch_idx):
@@ -267,7 +267,7 @@ class Counting(TensorDataset):
         return super().__getitem__(index)
 
 
-@case("a data set that counts", refused=r"changed `self\.memory\.asked`")
+@case("a data set that counts", refused="changed `self.memory.asked`")
 class Rehearses(Net):
     def __init__(self):
         super().__init__()
@@ -278,14 +278,14 @@ class Rehearses(Net):
         return loss_of(self.net, batch) + functional.cross_entropy(self.net(inputs), target)
 
 
-@case("freezes its own weights", refused=r"changed `self\.net\.bias`")
+@case("freezes its own weights", refused="changed `self.net.bias`")
 class FreezesItself(Net):
     def training_step(self, batch, batch_idx):
         self.net.bias.requires_grad_(False)
         return loss_of(self.net, batch)
 
 
-@case("puts a hook on its weights at every step", refused=r"changed `self\.net\.weight`")
+@case("puts a hook on its weights at every step", refused="changed `self.net.weight`")
 class HooksItself(Net):
     def training_step(self, batch, batch_idx):
         self.net.weight.register_hook(lambda gradient: gradient)
@@ -308,7 +308,7 @@ class HasCallback(Net):
         return loss_of(self.net, batch) * self.notes.count
 
 
-@case("a writer of its own, with a thread", refused=r"uses `self\.queue")
+@case("a writer of its own, with a thread", refused="uses `self.queue.not_full` (Condition)")
 class WritesByThread(Net):
     def __init__(self):
         super().__init__()

@@ -118,14 +118,15 @@ class Sandbox:
         for put, state in self._draws.get(kind, ()):
             put(state)
         drawn_from = [get() for get, _ in self._random] if first else []
-        versions = [param._version for param in self._shared]
+        versions = [param._version for _, param in self._shared]
         yield self._parts[kind]
-        if versions != [param._version for param in self._shared]:
-            raise MisconfigurationException(
-                "The module changes its parameters in place while its loss is computed, which "
-                "cannot be undone. Give `domain_loss=`, a callable (module, domain_batch) -> "
-                "loss that does not."
-            )
+        for (name, param), version in zip(self._shared, versions, strict=True):
+            if param._version != version:
+                raise MisconfigurationException(
+                    f"The step changes `self.{name}` in place while its loss is computed, but a "
+                    "search moves this parameter itself. Give `domain_loss=`, a callable (module, "
+                    "domain_batch) -> loss that does not change it."
+                )
         if first:
             twin.observe()
         if self._trial:
@@ -170,7 +171,7 @@ class Sandbox:
         )
         globally = global_random_states(self._original.device)
         self._random: list[Access] = [*globally, *self._twin.random_states]
-        self._shared = [p for p in self._original.parameters() if p.requires_grad]
+        self._shared = [(n, p) for n, p in self._original.named_parameters() if p.requires_grad]
         self.module: Any = self._twin.module
 
 
