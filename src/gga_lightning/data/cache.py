@@ -9,7 +9,6 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
 from gga_lightning.data.decoding import decode
+from gga_lightning.data.threads import in_chunks
 
 try:
     import fcntl
@@ -34,7 +32,6 @@ __all__ = ["DecodedCache", "estimate"]
 PathLike = str | os.PathLike[str]
 
 _MAGIC = b"gga_lightning decoded cache 1\n\0\0"  # 32 bytes; the number goes up with the format
-_CHUNK = 64  # images a task of the pool
 
 
 class DecodedCache:
@@ -268,7 +265,7 @@ def _make(
         with open(part, "xb") as opened:
             if progress:
                 print(f"Decoding {len(paths)} images into {file}, {size}.", file=sys.stderr)
-            _in_chunks(_filler(part, paths, shapes, max_side), len(paths), "Decoding", progress)
+            in_chunks(_filler(part, paths, shapes, max_side), len(paths), "Decoding", progress)
             opened.write(_head(identity, shapes))  # the last to be written: what has it is whole
             opened.flush()
             os.fsync(opened.fileno())
@@ -327,7 +324,7 @@ def _header_shapes(paths: Sequence[str], max_side: int | None, progress: bool) -
         for index in chunk:
             shapes[index] = _header_shape(paths[index], max_side)
 
-    _in_chunks(read, len(paths), "Reading sizes", progress)
+    in_chunks(read, len(paths), "Reading sizes", progress)
     return shapes
 
 
@@ -341,17 +338,3 @@ def _header_shape(path: str, max_side: int | None) -> list[int]:
         ) from error
     scale = 1.0 if max_side is None else min(1.0, max_side / min(height, width))
     return [round(scale * side) for side in (height, width)]
-
-
-def _in_chunks(work: Callable[[range], None], count: int, doing: str, progress: bool) -> None:
-    """Works on range(count), a chunk at a time, by a pool of threads."""
-    chunks = [range(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
-    pool = ThreadPoolExecutor()
-    try:
-        tasks = [pool.submit(work, chunk) for chunk in chunks]
-        console = Console(stderr=True)
-        hidden = not (progress and console.is_terminal)
-        for task in track(tasks, doing, console=console, transient=True, disable=hidden):
-            task.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

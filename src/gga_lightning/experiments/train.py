@@ -20,13 +20,10 @@ from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from gga_lightning.algorithms import DomainGeneralizer
 from gga_lightning.callbacks import (
     SWAD,
-    GradientConflictMonitor,
     GradientGuidedAnnealing,
     RandomState,
 )
@@ -34,9 +31,9 @@ from gga_lightning.data import DomainDataModule
 from gga_lightning.experiments.configuration import config_directory, explain
 from gga_lightning.experiments.identity import config_hash, settings
 from gga_lightning.experiments.jobs import FolderInUse, Job, JobProgress
+from gga_lightning.experiments.output import draw_cosines, print_line, print_table
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
 from gga_lightning.experiments.sweeps import register
-from gga_lightning.plots import plot_cosines
 from hydra_plugins.gga_lightning_sweeper import quoted
 
 __all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
@@ -105,7 +102,7 @@ def train(
         "overrides": list(overrides),
     }
     if trainer.is_global_zero:
-        _draw_cosines(callbacks, folder)
+        draw_cosines(callbacks, folder)
         job.finish(result)
     return result
 
@@ -256,53 +253,6 @@ def _search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
     }
 
 
-def _draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
-    """Saves the pairwise cosines over the steps, where a monitor watched them."""
-    monitors = [found for found in callbacks if isinstance(found, GradientConflictMonitor)]
-    searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
-    if not monitors or not monitors[0].records:
-        return
-    domains = monitors[0].records[-1].domains
-    records = [record for record in monitors[0].records if record.domains == domains]
-    window = (searches[0].start_step, searches[0].end_step or 0) if searches else None
-    plot_cosines(
-        [record.step for record in records],
-        [record.cosines.numpy() for record in records],
-        domains,
-        window=window,
-    ).savefig(folder / "cosines.png", dpi=150)
-
-
-@rank_zero_only
-def _show(result: dict[str, Any], folder: Path) -> None:
-    """Prints the result as a small table."""
-    title = f"{result['data']}, {result['test_domain']!r} held out: {result['algorithm']}"
-    title += "" if result["annealing"] == "none" else f" with {result['annealing']}"
-    table = Table("model selection", "step", "source accuracy", "held-out accuracy", title=title)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for rule, chosen in result["selections"].items():
-        table.add_row(
-            rule.replace("_", " ").replace("training domain", "training-domain"),
-            str(chosen["step"]),
-            f"{chosen['val_acc']:.1%}",
-            f"{chosen['test_acc']:.1%}",
-        )
-    console = Console()
-    console.print(table)
-    search = result["search"]
-    if search is not None and search["steps"]:
-        transfer = search["mean_transfer"]
-        next_batch = "" if transfer is None else f" ({transfer:+.5f} on the next batch)"
-        console.print(
-            f"Search: {search['steps']} steps, {search['accepted']} of {search['candidates']} "
-            f"candidates accepted, mean gain in cosine {search['mean_gain']:+.5f}{next_batch}, "
-            f"{search['seconds']:.0f} of {result['seconds']:.0f} s.",
-            highlight=False,
-        )
-    console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
-
-
 def _quieten() -> None:
     """Keeps back what a user of ``gga-train`` can do nothing about."""
     warnings.filterwarnings("ignore", "Experiment logs directory")  # the job's own files
@@ -311,19 +261,6 @@ def _quieten() -> None:
     told = ("Tip:", "GPU available:", "TPU available:", "`Trainer.fit` stopped:")
     logging.getLogger(RANK_ZERO_LOGGER).addFilter(
         lambda record: not any(words in record.getMessage() for words in told)
-    )
-
-
-@rank_zero_only
-def _say(result: dict[str, Any], folder: Path) -> None:
-    """Prints a sweep's job in a line."""
-    chosen = result["selections"]["training_domain_validation"]
-    annealing = "" if result["annealing"] == "none" else f" with {result['annealing']}"
-    print(
-        f"{result['data']}, {result['test_domain']!r} held out, {result['algorithm']}{annealing}, "
-        f"seed {result['seed']}: {chosen['test_acc']:.1%} on it, {chosen['val_acc']:.1%} on the "
-        f"sources, {result['seconds']:.0f} s ({folder.name})",
-        flush=True,
     )
 
 
@@ -347,7 +284,7 @@ def _job(config: DictConfig) -> float:
     if one_of_many and finished_before:
         print(f"already finished: {folder.name}", flush=True)
     else:
-        (_say if one_of_many else _show)(result, folder)
+        (print_line if one_of_many else print_table)(result, folder)
     return result["selections"]["training_domain_validation"]["val_acc"]
 
 

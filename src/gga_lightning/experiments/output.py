@@ -1,0 +1,89 @@
+"""What ``gga-train`` shows of a job: a table, a line in a sweep, a picture."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from gga_lightning.callbacks import GradientConflictMonitor, GradientGuidedAnnealing
+from gga_lightning.plots import plot_cosines
+
+__all__ = ["draw_cosines", "print_line", "print_table"]
+
+
+@rank_zero_only
+def print_table(result: dict[str, Any], folder: Path) -> None:
+    """Prints the result as a small table.
+
+    Args:
+        result: What ``result.json`` holds.
+        folder: The run folder.
+    """
+    title = f"{result['data']}, {result['test_domain']!r} held out: {result['algorithm']}"
+    title += "" if result["annealing"] == "none" else f" with {result['annealing']}"
+    table = Table("model selection", "step", "source accuracy", "held-out accuracy", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for rule, chosen in result["selections"].items():
+        table.add_row(
+            rule.replace("_", " ").replace("training domain", "training-domain"),
+            str(chosen["step"]),
+            f"{chosen['val_acc']:.1%}",
+            f"{chosen['test_acc']:.1%}",
+        )
+    console = Console()
+    console.print(table)
+    search = result["search"]
+    if search is not None and search["steps"]:
+        transfer = search["mean_transfer"]
+        next_batch = "" if transfer is None else f" ({transfer:+.5f} on the next batch)"
+        console.print(
+            f"Search: {search['steps']} steps, {search['accepted']} of {search['candidates']} "
+            f"candidates accepted, mean gain in cosine {search['mean_gain']:+.5f}{next_batch}, "
+            f"{search['seconds']:.0f} of {result['seconds']:.0f} s.",
+            highlight=False,
+        )
+    console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+@rank_zero_only
+def print_line(result: dict[str, Any], folder: Path) -> None:
+    """Prints a sweep's job in a line.
+
+    Args:
+        result: What ``result.json`` holds.
+        folder: The run folder.
+    """
+    chosen = result["selections"]["training_domain_validation"]
+    annealing = "" if result["annealing"] == "none" else f" with {result['annealing']}"
+    print(
+        f"{result['data']}, {result['test_domain']!r} held out, {result['algorithm']}{annealing}, "
+        f"seed {result['seed']}: {chosen['test_acc']:.1%} on it, {chosen['val_acc']:.1%} on the "
+        f"sources, {result['seconds']:.0f} s ({folder.name})",
+        flush=True,
+    )
+
+
+def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
+    """Saves a plot of the pairwise cosines over the steps, if a monitor logged them.
+
+    Args:
+        callbacks: The callbacks of the training.
+        folder: Where to save ``cosines.png``.
+    """
+    monitors = [found for found in callbacks if isinstance(found, GradientConflictMonitor)]
+    searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
+    if not monitors or not monitors[0].records:
+        return
+    domains = monitors[0].records[-1].domains
+    records = [record for record in monitors[0].records if record.domains == domains]
+    window = (searches[0].start_step, searches[0].end_step or 0) if searches else None
+    plot_cosines(
+        [record.step for record in records],
+        [record.cosines.numpy() for record in records],
+        domains,
+        window=window,
+    ).savefig(folder / "cosines.png", dpi=150)
