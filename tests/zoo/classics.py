@@ -253,7 +253,10 @@ def encoded(rows):
     )
 
 
-@case("Hugging Face style on a batch of a class of its own (`BatchEncoding`)", lambda: labelled(sentence, collate=encoded))
+@case(
+    "Hugging Face style on a batch of a class of its own (`BatchEncoding`)",
+    lambda: labelled(sentence, collate=encoded),
+)
 class BatchEncoding(HuggingFace):
     pass
 

@@ -1,5 +1,6 @@
 """What ``gga-train`` shows of a job: a table, a line in a sweep, a picture."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from gga_lightning.callbacks import GradientConflictMonitor, GradientGuidedAnnealing
 from gga_lightning.plots import plot_cosines
 
-__all__ = ["draw_cosines", "print_line", "print_table"]
+__all__ = ["draw_cosines", "print_line", "print_table", "search_summary"]
 
 
 @rank_zero_only
@@ -87,3 +88,25 @@ def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
         domains,
         window=window,
     ).savefig(folder / "cosines.png", dpi=150)
+
+
+def search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
+    """Sums up a search for ``result.json``.
+
+    Args:
+        search: The callback, after training.
+
+    Returns:
+        The entry ``search``.
+    """
+    records = search.records
+    transfers = [record.transfer for record in records if record.transfer is not None]
+    return {
+        "steps": len(records),
+        "candidates": sum(record.candidates for record in records),
+        "accepted": sum(record.accepted for record in records),
+        "mean_gain": math.fsum(r.gain for r in records) / len(records) if records else None,
+        "mean_transfer": math.fsum(transfers) / len(transfers) if transfers else None,
+        "seconds": math.fsum(record.seconds for record in records),
+        "window": [search.start_step, search.end_step],
+    }

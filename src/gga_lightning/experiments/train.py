@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from gga_lightning.data import DomainDataModule
 from gga_lightning.experiments.configuration import config_directory, explain
 from gga_lightning.experiments.identity import config_hash, settings
 from gga_lightning.experiments.jobs import FolderInUse, Job, JobProgress
-from gga_lightning.experiments.output import draw_cosines, print_line, print_table
+from gga_lightning.experiments.output import draw_cosines, print_line, print_table, search_summary
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
 from gga_lightning.experiments.sweeps import register
 from hydra_plugins.gga_lightning_sweeper import quoted
@@ -92,7 +91,7 @@ def train(
             {"step": evaluation.step, "accuracies": evaluation.accuracies}
             for evaluation in history.evaluations
         ],
-        "search": _search_summary(searches[0]) if searches else None,
+        "search": search_summary(searches[0]) if searches else None,
         "seconds": progress.seconds,
         "starts": job.starts,
         "versions": {
@@ -237,20 +236,6 @@ def _instances(group: DictConfig) -> list[Any]:
 def _selection(evaluation: ValidationPass) -> dict[str, float]:
     names = ("step", "val_acc", "oracle_acc", "test_acc")
     return {name: getattr(evaluation, name) for name in names}
-
-
-def _search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
-    records = search.records
-    transfers = [record.transfer for record in records if record.transfer is not None]
-    return {
-        "steps": len(records),
-        "candidates": sum(record.candidates for record in records),
-        "accepted": sum(record.accepted for record in records),
-        "mean_gain": math.fsum(r.gain for r in records) / len(records) if records else None,
-        "mean_transfer": math.fsum(transfers) / len(transfers) if transfers else None,
-        "seconds": math.fsum(record.seconds for record in records),
-        "window": [search.start_step, search.end_step],
-    }
 
 
 def _quieten() -> None:
