@@ -112,7 +112,7 @@ def _summed(products: list[Tensor], size: int) -> Tensor:
 
 @functools.cache
 def _triangle(size: int, device: torch.device) -> Tensor:
-    """Where each entry of a symmetric matrix lies in its upper triangle, read row by row."""
+    """The place of each entry of a symmetric matrix in its upper triangle, read row by row."""
     positions = torch.empty(size, size, dtype=torch.long)
     rows, columns = torch.triu_indices(size, size)
     positions[rows, columns] = positions[columns, rows] = torch.arange(len(rows))

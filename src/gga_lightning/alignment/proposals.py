@@ -1,9 +1,9 @@
-"""Where the search looks next.
+"""Which points the search tries.
 
 A proposal is a small object with its settings. Its :meth:`Proposal.candidates` is a generator: it
-moves the parameters to a candidate, yields, is told whether that was accepted, and goes on. It
-moves them by a :class:`Place`, which remembers how it got where it is, so that the best point can
-be reached again without a copy of it.
+moves the parameters to a candidate, yields, and receives whether the candidate was accepted. It
+moves them through a :class:`Place`, which records the moves. The best point can therefore be
+reached again without storing a copy of it.
 """
 
 import dataclasses

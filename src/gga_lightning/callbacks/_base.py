@@ -115,14 +115,14 @@ class DomainGradientCallback(Callback):
         """Forgets what was kept of ``step`` and later ones, of an earlier fit."""
 
     def _entry(self, domains: str, start: StepStart) -> str:
-        """What is said at the first step of a window, after the label; "" for nothing."""
+        """The line to print at the first step of a window, after the label; "" for none."""
         return ""
 
     def _leave(self) -> None:
         """Called when the window is over."""
 
     def _closing(self, step: int) -> Iterator[str]:
-        """What is said at the end of the window, or of training at an earlier ``step``."""
+        """The lines to print when the window ends, or training does at an earlier ``step``."""
         yield from ()
 
     def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
@@ -264,7 +264,7 @@ class DomainGradientCallback(Callback):
         return self._generator(start.step, use="shuffle") if shuffles else None
 
     def _enter(self, start: StepStart, probe: Probe) -> None:
-        """Says, at the first step, what is done, on which domains, and by which losses."""
+        """Prints, at the first step, what is done, on which domains, and by which losses."""
         losses = LossSource(start.module, self.domain_loss).name
         entry = self._entry(
             f"{len(probe.domains)} domains ({', '.join(probe.domains)}; by {self._reader.source}; "

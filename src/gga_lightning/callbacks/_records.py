@@ -1,4 +1,4 @@
-"""What is kept of each searched step, and what is said of them all in the end."""
+"""What is kept of each searched step, and the lines that sum them up."""
 
 import math
 import statistics

@@ -48,11 +48,13 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     :class:`Greedy`. Where we differ from that code, and why:
 
     * The batch's loss is the size-weighted mean of the domain losses, instead of one more
-      forward pass on the joined batch. That is the same number, but for layers that mix samples
+      forward pass on the joined batch. The two are equal, except with layers that mix samples
       (BatchNorm in training mode).
     * All candidates of a step see the same dropout masks. The paper's code draws new ones at each
-      forward pass; a part of its gains is luck with masks. ``fixed_dropout=False`` does as it.
-    * BatchNorm's running statistics, and all else that evaluations change, are put back.
+      forward pass, so that a part of its gains is luck with masks. ``fixed_dropout=False``
+      reproduces this.
+    * Evaluations run on a copy of the module, so that BatchNorm's running statistics and
+      everything else stay unchanged (docs/guarantees.md).
     * Everything is computed in full float32, also under mixed precision.
 
     Logged at each searched step: ``gga/min_cosine_start``, ``gga/min_cosine_end``, ``gga/gain``,

@@ -1,4 +1,4 @@
-"""Random state in checkpoints, so that a resumed run draws what the straight one draws."""
+"""Random state in checkpoints, so that a resumed run draws what the uninterrupted run draws."""
 
 import random
 from typing import Any
@@ -15,9 +15,9 @@ __all__ = ["RandomState"]
 class RandomState(Callback):
     """Saves the state of the random generators in checkpoints, which Lightning does not.
 
-    With it a run that is resumed from a checkpoint goes on with the dropout masks, mixing weights
-    and so on of the straight run: those drawn in the training process from torch (on the CPU and
-    on the process's GPU), NumPy and Python. What a data loader's worker processes draw, such as
+    With it, a run that is resumed from a checkpoint draws the dropout masks, mixing weights and
+    so on of the uninterrupted run: all that the training process draws from torch (on the CPU and
+    on its GPU), NumPy and Python. What a data loader's worker processes draw, such as
     augmentations, is not covered (that of :class:`~gga_lightning.data.DomainDataModule` needs no
     state). Each process's own state is saved; on another number of processes than before the
     states are left alone.
@@ -25,8 +25,8 @@ class RandomState(Callback):
     A data loader draws a seed when an epoch begins, which a resumed run does at another time.
     So every epoch's first batch begins with the state at the end of the epoch before.
 
-    It runs before all other callbacks, wherever it is in the list, so that they too draw from the
-    restored state.
+    It runs before all other callbacks, wherever it is in the list, so that they draw from the
+    restored state too.
 
     Example::
 

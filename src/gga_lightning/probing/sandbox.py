@@ -99,7 +99,7 @@ class Sandbox:
         """Runs the body in the state in which the sandbox was opened.
 
         Args:
-            kind: Names runs that are alike. The first run of each kind goes on drawing random
+            kind: Names runs that are alike. The first run of each kind continues to draw random
                 numbers where the first run of the kind before it stopped; all later ones draw
                 what the first one drew.
             part: The batch to run on, the same in all runs of a kind.
