@@ -12,7 +12,6 @@ from gga_lightning.alignment.acceptance import Greedy, Metropolis
 from gga_lightning.alignment.evaluator import DomainEvaluator
 from gga_lightning.alignment.gradients import cosine_matrix, domain_gradients, gram_matrix
 from gga_lightning.alignment.proposals import Ball, Climb, Guided, Walk, uniform_noise
-from gga_lightning.alignment.score import Score
 from gga_lightning.alignment.search import annealing_search
 from tests.alignment import paper
 from tests.helpers import Decisions, copies, same
@@ -338,47 +337,7 @@ class TestPositions:
         assert self.visited(Climb, [0, 1, 0, 1, 0]) == ([1, 1, 2, 2, 3], 2)
 
 
-class TestGreedy:
-    START, BEST = Score(1.0, 0.1, 0.1, 0.1), Score(1.05, 0.2, 0.2, 0.2)
-
-    @pytest.mark.parametrize(
-        ("loss", "objective", "best", "start"),
-        [
-            (1.0, 0.3, True, True),
-            (1.0, 0.2, False, False),  # no better
-            (1.12, 0.3, True, False),  # within the tolerance of the last accept, not of the start
-            (1.2, 0.3, False, False),
-        ],
-    )
-    def test_references(self, loss, objective, best, start):
-        for reference, expected in (("best", best), ("start", start)):
-            greedy = Greedy(0.1, reference)
-            passes = objective > greedy.objective_above(self.BEST, 0, 0.5)
-            passes &= loss < greedy.loss_below(self.BEST, self.START)
-            assert passes is expected
-
-    def test_wrong_arguments(self):
-        with pytest.raises(ValueError, match="`loss_tolerance` must be a number, got nan"):
-            Greedy(math.nan)
-        with pytest.raises(ValueError, match="`reference` must be 'best' or 'start', got 'last'"):
-            Greedy(reference="last")
-
-
 class TestMetropolis:
-    POINT = Score(1.0, 0.1, 0.1, 0.1)
-
-    def test_worse_points_are_accepted_with_the_boltzmann_probability(self):
-        metropolis = Metropolis(temperature=0.2, cooling=0.5)
-        draws = torch.rand(20_000, generator=generator()).tolist()
-        for index, temperature in enumerate((0.2, 0.1, 0.05)):
-            taken = [metropolis.objective_above(self.POINT, index, u) < 0.0 for u in draws]
-            share = sum(taken) / len(taken)
-            assert share == pytest.approx(math.exp(-0.1 / temperature), abs=0.01)
-
-    def test_better_points_always(self):
-        metropolis = Metropolis(1.0)
-        assert all(metropolis.objective_above(self.POINT, 0, u) <= 0.1 for u in (0.0, 0.5, 1.0))
-
     def test_ends_at_the_best_of_what_it_accepted(self):
         network, batches = setting(mlp, 1)
         result = annealing_search(
@@ -395,20 +354,6 @@ class TestMetropolis:
         _, cosines = function(network, batches)()
         off_diagonal = cosines[torch.triu(torch.ones(3, 3), 1).bool()]
         assert off_diagonal.min().item() == pytest.approx(result.end.objective, abs=1e-12)
-
-    @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
-    def test_temperature_out_of_range(self, temperature):
-        with pytest.raises(ValueError, match=f"`temperature` must be positive, got {temperature}"):
-            Metropolis(temperature)
-
-    @pytest.mark.parametrize("cooling", [0.0, 1.1, math.nan])
-    def test_cooling_out_of_range(self, cooling):
-        with pytest.raises(ValueError, match=rf"`cooling` must be in \(0, 1\], got {cooling}"):
-            Metropolis(1.0, cooling)
-
-    def test_the_rest_as_for_greedy(self):
-        with pytest.raises(ValueError, match="`reference`"):
-            Metropolis(1.0, reference="last")
 
 
 class TestNotFinite:
