@@ -4,10 +4,11 @@ Plain PyTorch. An evaluator is made from one loss function a domain; the search,
 wants to know how far the domains agree, asks it.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -178,17 +179,16 @@ class DomainEvaluator:
             gradient = tuple(g.to(self._dtype) * factor for g in gradient)
         return loss.detach().to(self._dtype) * share, gradient
 
-    @contextlib.contextmanager
-    def around(self, index: int) -> Generator[None, None, None]:
+    def around(self, index: int) -> AbstractContextManager[Any]:
         """Surrounds each computation of a domain's loss and gradient. Override it to prepare one.
 
         Args:
             index: The domain.
 
-        Yields:
-            Nothing.
+        Returns:
+            A context manager; unless overridden, one that does nothing.
         """
-        yield
+        return nullcontext()
 
     def loss(self, index: int) -> Tensor | None:
         """Computes a domain's loss on this rank's samples, and nothing around it.

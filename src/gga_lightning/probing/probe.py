@@ -1,7 +1,7 @@
 """Evaluates the domains of a training batch, and leaves no trace."""
 
-import contextlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch.distributed
@@ -57,7 +57,6 @@ class Probe(DomainEvaluator):
         self._source = source
         self._batch_idx = batch_idx
         self._inputs = {domain.name: source.input(domain) for domain in domains}
-        self._part: Any = None
         alone = [domain.name for domain in domains if self._fails_alone(domain)]
         here = {domain.name: domain.size for domain in domains}
         ranks = [(here, alone)] if trainer.world_size == 1 else _gather((here, alone))
@@ -89,15 +88,13 @@ class Probe(DomainEvaluator):
         here = sum(content_sum(part) for part in self._inputs.values())
         return here if self._reduce is None else sum(_gather(here))
 
-    @contextlib.contextmanager
-    def around(self, index: int) -> Generator[None, None, None]:
+    def around(self, index: int) -> AbstractContextManager[Any]:
         """Evaluates a domain in the sandbox; see :meth:`DomainEvaluator.around`."""
         name = self.domains[index]
-        with self._sandbox.run(name, self._inputs[name]) as self._part:
-            yield
+        return self._sandbox.run(name, self._inputs[name])
 
     def _loss_of(self, name: str) -> Callable[[], Tensor | None]:
-        return lambda: self._source(self._sandbox.module, self._part, self._batch_idx, name)
+        return lambda: self._source(self._sandbox.module, self._sandbox.part, self._batch_idx, name)
 
     def _fails_alone(self, domain: Domain) -> bool:
         """Whether BatchNorm refuses a domain because it has a single sample here."""

@@ -29,6 +29,7 @@ class Sandbox:
 
     Attributes:
         module: The module to run instead of the original.
+        part: The copy of the batch to run it on, inside :meth:`run`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Sandbox:
         self._stack = contextlib.ExitStack()
         self._twin: Twin | None = None
         self._instead: dict[int, Any] = {}
+        self.part: Any = None
         self._parts: dict[Hashable, Any] = {}
         self._draws: dict[Hashable, list[tuple[Any, Any]]] = {}
 
@@ -119,7 +121,8 @@ class Sandbox:
             put(state)
         drawn_from = [get() for get, _ in self._random] if first else []
         versions = [param._version for _, param in self._shared]
-        yield self._parts[kind]
+        self.part = self._parts[kind]
+        yield self.part
         for (name, param), version in zip(self._shared, versions, strict=True):
             if param._version != version:
                 raise MisconfigurationException(
