@@ -23,7 +23,7 @@ from gga_lightning import (
     RandomState,
 )
 from tests.helpers import Decisions, same, trainer
-from tests.zoo import CASES
+from tests.zoo import CASES, FILES
 
 for topic in ("classics", "state", "code", "surroundings"):
     importlib.import_module(f"tests.zoo.{topic}")
@@ -170,22 +170,29 @@ def without(name, folder):
     return PLAIN[name]
 
 
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path
+    while FILES:
+        FILES.pop().close()
+
+
 @pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
 )
 @pytest.mark.parametrize("kind", CALLBACKS)
 @pytest.mark.parametrize("name", CASES)
-def test_untouched_or_refused(name, kind, tmp_path):
+def test_untouched_or_refused(name, kind, folder):
     found = CASES[name]
     callback = CALLBACKS[kind](**found.callback)
     if found.refused is not None:
         if kind == "random":  # evaluates nothing
             return
         with pytest.raises(MisconfigurationException, match=re.escape(found.refused)):
-            train(found, tmp_path, callback)
+            train(found, folder, callback)
         return
-    ours = train(found, tmp_path, callback)
-    assert list(differences(without(name, tmp_path), ours)) == []
+    ours = train(found, folder, callback)
+    assert list(differences(without(name, folder), ours)) == []
     if kind in ("search", "voting", "monitor"):
         assert len(callback.records) == 3
 

@@ -16,9 +16,10 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-__all__ = ["CASES", "Case", "Rows", "Small", "case", "labelled", "native", "pooled"]
+__all__ = ["CASES", "Case", "Rows", "Small", "case", "labelled", "native", "opened", "pooled"]
 
 CASES: dict[str, "Case"] = {}
+FILES: list[Any] = []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,12 @@ class Small(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
+
+
+def opened(path: str, mode: str = "r") -> Any:
+    """An open file, as a module keeps one; the test closes it."""
+    FILES.append(open(path, mode))  # noqa: SIM115
+    return FILES[-1]
 
 
 def pooled(batch):

@@ -14,7 +14,7 @@ import torchmetrics
 from torch import nn
 from torch.nn import functional
 
-from tests.zoo import Small, case, loss_of, numbers, pooled
+from tests.zoo import Small, case, loss_of, numbers, opened, pooled
 
 
 class Net(Small):
@@ -367,4 +367,4 @@ class GeneratorFunction(Net):
 class IdleGenerator(Net):
     def __init__(self):
         super().__init__()
-        self.schedule, self.file = warm_up(), open(__file__)  # noqa: SIM115
+        self.schedule, self.file = warm_up(), opened(__file__)
