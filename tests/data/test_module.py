@@ -304,9 +304,8 @@ class TestLoading:
             loader = DomainDataModule(Marked(), "c", num_workers=workers, **settings)
             loader = loader.train_dataloader()
             loader.sampler.set_epoch(2)
-            iterator = iter(loader)
-            started = len(getattr(iterator, "_workers", ()))
-            return [{n: y.tolist() for n, (_, y) in batch.items()} for batch in iterator], started
+            batches = [{n: y.tolist() for n, (_, y) in batch.items()} for batch in loader]
+            return batches, len(getattr(loader._iterator, "_workers", ()))
 
         plain, _ = train(0)
         shared, started = train(2)
@@ -350,7 +349,8 @@ class TestAugmentation:
 
     def test_leaves_the_trainings_own_generators_alone(self):
         loader = DomainDataModule(Drawing(), "c").train_dataloader()
-        iterator = iter(loader)  # which draws a seed for worker processes
+        iterator = iter(loader)
+        next(iterator)  # the loader draws a seed for worker processes
         states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
         next(iterator)
         assert torch.equal(states[0], torch.get_rng_state())

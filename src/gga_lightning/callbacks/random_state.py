@@ -23,7 +23,9 @@ class RandomState(Callback):
     states are left alone.
 
     A data loader draws a seed when an epoch begins, which a resumed run does at another time.
-    So every epoch's first batch begins with the state at the end of the epoch before.
+    Therefore every epoch's first batch begins with the state at the end of the epoch before.
+    A validation leaves the state unchanged, because Lightning does not repeat the validation that
+    follows a checkpoint.
 
     It runs before all other callbacks, wherever it is in the list, so that they draw from the
     restored state too.
@@ -39,6 +41,7 @@ class RandomState(Callback):
     def __init__(self) -> None:
         """Has nothing to set yet."""
         self._next: dict[str, Any] | None = None  # what the next batch begins with
+        self._training: dict[str, Any] = {}  # what a validation interrupts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called when fit begins: forgets an earlier training, and takes its place in the list."""
@@ -71,6 +74,14 @@ class RandomState(Callback):
         if self._next is not None:
             _set_state(self._next, pl_module.device)
             self._next = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when a validation begins."""
+        self._training = _state(pl_module.device)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when a validation ends, before checkpoints are saved."""
+        _set_state(self._training, pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when an epoch ends, before checkpoints are saved."""

@@ -38,11 +38,13 @@ class Draw(NamedTuple):
 
 
 class TrainSampler(DistributedSampler[Draw]):
-    """An epoch of draws with replacement, a function of the seed, the domain and the epoch.
+    """An endless sequence of draws with replacement, of which each pass gives as many as an epoch.
 
-    A DistributedSampler, so that Lightning leaves it in its place and tells it the epoch. Where
-    it can, it counts epochs by itself: Lightning 2.6 counts one too many when a training of
-    ``max_steps`` is resumed.
+    A draw is a function of the seed, the domain, the epoch and the step in that epoch. A pass
+    begins with the first draw that has not been trained on, so a training that is resumed within
+    an epoch continues with the draws of the uninterrupted one.
+
+    It is a DistributedSampler, because Lightning leaves those in place and tells them the epoch.
     """
 
     def __init__(
@@ -54,9 +56,9 @@ class TrainSampler(DistributedSampler[Draw]):
         seed: int,
         rank: int,
         ranks: int,
-        count_epochs: Callable[[], int] | None = None,
+        progress: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
-        """Sets the stream.
+        """Sets the sequence.
 
         Args:
             weights: Domain name to how probable each of its samples is, shape ``(N,)``; or to N
@@ -66,22 +68,25 @@ class TrainSampler(DistributedSampler[Draw]):
             seed: Seed of the draws.
             rank: This process's place.
             ranks: How many processes there are.
-            count_epochs: Says how many epochs are behind; None to go by :meth:`set_epoch`.
+            progress: Gives the number of batches trained on so far and the number of batches in
+                an epoch. If None, a pass is the epoch given to :meth:`set_epoch`.
         """
         self._weights = weights
-        self._count_epochs = count_epochs
+        self._progress = progress
         self._shape = (steps, ranks, batch_size)
         self._seed = seed
         self._rank = rank
-        self.epoch = 0
+        self._epoch = 0
 
     def __iter__(self) -> Iterator[Draw]:
-        if self._count_epochs is not None:
-            self.epoch = self._count_epochs()
-        drawn = {name: self._drawn(name).tolist() for name in self._weights}
-        for step in range(len(self)):
-            rows = {name: own[step] for name, own in drawn.items()}
-            yield Draw(rows, self.epoch, step)
+        steps = len(self)
+        trained, length = self._progress() if self._progress else (self._epoch * steps, steps)
+        drawn_epoch, drawn = -1, {}
+        for index in range(trained, trained + steps):
+            epoch, step = divmod(index, length)
+            if epoch != drawn_epoch:
+                drawn_epoch, drawn = epoch, self._drawn(epoch)
+            yield Draw({name: rows[step] for name, rows in drawn.items()}, epoch, step)
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -92,11 +97,15 @@ class TrainSampler(DistributedSampler[Draw]):
         Args:
             epoch: The epoch.
         """
-        self.epoch = epoch
+        self._epoch = epoch
 
-    def _drawn(self, name: str) -> Tensor:
+    def _drawn(self, epoch: int) -> dict[str, list[list[int]]]:
+        """Domain name to its rows in each of this process's batches of an epoch."""
+        return {name: self._rows(name, epoch).tolist() for name in self._weights}
+
+    def _rows(self, name: str, epoch: int) -> Tensor:
         """A domain's rows in each of this process's batches, shape (steps, batch size)."""
-        seed = seed_hash(seed_hash(self._seed, name), self.epoch)
+        seed = seed_hash(seed_hash(self._seed, name), epoch)
         generator = torch.Generator().manual_seed(seed)
         weights = self._weights[name]
         if isinstance(weights, int):

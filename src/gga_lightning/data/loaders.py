@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from gga_lightning.data.batches import EvaluationSampler, Transformed
+from gga_lightning.data.resume import LazyLoader
 from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_float
 
 __all__ = ["DomainDataset", "DomainLoaders"]
@@ -78,7 +79,7 @@ class DomainLoaders(LightningDataModule):
     def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
         # Lightning opens one after the other, so that only one has workers at a time
         kind = "train_transform" if augment else "eval_transform"
-        return DataLoader(
+        return LazyLoader(
             Transformed(part, getattr(self._dataset, kind, None)),
             batch_size=self._eval_batch_size,
             sampler=EvaluationSampler(len(part), *self._ranks()),

@@ -6,12 +6,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from gga_lightning.data.batches import TrainBatches, TrainSampler, Transformed, seed_hash
 from gga_lightning.data.loaders import DomainDataset, DomainLoaders
+from gga_lightning.data.resume import (
+    EpochRestart,
+    LazyLoader,
+    ResumableLoader,
+    training_progress,
+)
 
 __all__ = ["DomainDataModule", "split_indices"]
 
@@ -26,11 +31,23 @@ class DomainDataModule(DomainLoaders):
     index, for the same order of samples, ``split_seed`` being its trial seed.
 
     Training batches are ``{source domain: (inputs, targets)}``. Samples are drawn with
-    replacement, as in the suite, from a stream that depends on the seed, the epoch and the domain
-    alone: a run resumed at an epoch's end, and a run on several processes, draws what the
-    straight run on one process draws (a process takes its share of a batch that is as many times
-    as large). What transforms draw depends on the seed, the batch's place and the process, not on
+    replacement, as in DomainBed. The n-th training batch is a function of the seed and n alone.
+    On several processes, each draws its share of a batch that is as many times as large. What
+    transforms draw depends on the seed, the batch's place and the process, not on
     ``num_workers``.
+
+    A training that is resumed from a checkpoint therefore gets the batches of the uninterrupted
+    training, wherever in an epoch the checkpoint was saved::
+
+        data = DomainDataModule(Digits(), steps_per_epoch=100)
+        trainer = Trainer(max_steps=1000, callbacks=[ModelCheckpoint("saved", save_last=True)])
+        trainer.fit(module, datamodule=data, ckpt_path="last")
+
+    Weights and optimizer state are also those of the uninterrupted training; add
+    :class:`~gga_lightning.callbacks.RandomState` if the module draws random numbers. This needs
+    the data module itself: a loader passed as ``trainer.fit(module, data.train_dataloader())``
+    cannot know where to continue. Differences that remain, because Lightning's checkpoints lack
+    something, are listed in ``docs/data.md``.
 
     The evaluation loaders are named by part and domain, ``val/<source>``, ``test/<target>`` and
     ``oracle/<target>``; a pass over validation is a pass over all three.
@@ -118,6 +135,16 @@ class DomainDataModule(DomainLoaders):
             arrays: Any = np.array(large), np.array(small)
             self._large[name], self._small[name] = (Subset(domain, rows) for rows in arrays)
 
+    def setup(self, stage: str) -> None:
+        """Adds the callback that makes a resumed training continue in the right epoch.
+
+        Args:
+            stage: What the trainer does; only ``"fit"`` needs the callback.
+        """
+        callbacks: list[Any] = [] if self.trainer is None else vars(self.trainer)["callbacks"]
+        if stage == "fit" and not any(isinstance(found, EpochRestart) for found in callbacks):
+            callbacks.append(EpochRestart())
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Makes one loader for all source domains, so that they share the worker processes."""
         parts = {name: self._large[name] for name in self.source_domains}
@@ -131,11 +158,13 @@ class DomainDataModule(DomainLoaders):
             seed=self._seed,
             rank=rank,
             ranks=ranks,
-            count_epochs=None if self.trainer is None else partial(_epochs, self.trainer, steps),
+            progress=self.trainer and partial(training_progress, self.trainer, steps),
         )
         transform = getattr(self._dataset, "train_transform", None)
         samples = {name: Transformed(part, transform) for name, part in parts.items()}
-        return DataLoader(
+        # without a trainer there is nothing to tell the loader where to continue
+        kind = LazyLoader if self.trainer is None else ResumableLoader
+        return kind(
             TrainBatches(samples, seed=self._seed, rank=rank, shuffle=self._shuffle_domains),
             batch_size=None,  # a sample of it is a batch
             sampler=sampler,
@@ -190,13 +219,6 @@ def split_indices(
     np.random.RandomState(seed_hash(split_seed, domain_index)).shuffle(keys)
     cut = int(size * fraction)
     return keys[cut:], keys[:cut]
-
-
-def _epochs(trainer: Trainer, steps: int) -> int:
-    """How many epochs of a training are behind, by its batches."""
-    limit = trainer.limit_train_batches
-    steps = min(steps, limit) if isinstance(limit, int) else int(steps * limit)
-    return (trainer.fit_loop.total_batch_idx + 1) // max(1, steps)
 
 
 def _targets(dataset: Dataset[Any]) -> Any:

@@ -19,8 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 
 __all__ = ["FolderInUse", "Job", "JobProgress", "LastCheckpoint"]
 
-_LOGGED_STEPS = "_batches_that_stepped"  # Lightning's step of what is logged
-
 
 class FolderInUse(ValueError):
     """Another process works in the run folder."""
@@ -197,9 +195,8 @@ class Job:
 class JobProgress(Callback):
     """Keeps a run folder right while its job trains.
 
-    When a checkpoint is written, everything is logged. And a training that goes on counts as the
-    straight one does: Lightning 2.6 begins a resumed training of ``max_steps`` with an empty
-    epoch, and counts it among epochs and logged steps.
+    When a checkpoint is saved, the loggers write everything to disk. When one is loaded, the
+    folder is brought to the step of the checkpoint.
 
     Attributes:
         job: The job.
@@ -213,7 +210,6 @@ class JobProgress(Callback):
         """
         self.job = job
         self._step = 0
-        self._logged_steps: int | None = None
         self._earlier = 0.0
         self._began = time.monotonic()
 
@@ -233,31 +229,14 @@ class JobProgress(Callback):
         """Called when a checkpoint is saved."""
         for logger in trainer.loggers:
             logger.save()
-        epochs: Any = trainer.fit_loop.epoch_progress.current
-        checkpoint["job"] = {
-            "seconds": self.seconds,
-            "epoch_ended": epochs.processed == epochs.started,
-            "logged_steps": getattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS),
-        }
+        checkpoint["job"] = {"seconds": self.seconds}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Called when a checkpoint is loaded, before Lightning's own counters are."""
         self._step = checkpoint["global_step"]
-        saved = checkpoint.get("job", {})
-        self._earlier = saved.get("seconds", 0.0)
-        if saved.get("epoch_ended"):
-            self._logged_steps = saved["logged_steps"]
-            _end_epoch(checkpoint["loops"]["fit_loop"])
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Called when a training batch begins: the first one after loading counts on from there."""
-        if self._logged_steps is not None:
-            setattr(trainer.fit_loop.epoch_loop, _LOGGED_STEPS, self._logged_steps)
-            self._logged_steps = None
+        self._earlier = checkpoint.get("job", {}).get("seconds", 0.0)
 
 
 class LastCheckpoint(Checkpoint):
@@ -286,15 +265,6 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(unfinished)
             if trainer.is_global_zero:
                 os.replace(unfinished, self.path)
-
-
-def _end_epoch(progress: dict[str, Any]) -> None:
-    """Ends an epoch in Lightning's counters, which are saved just before it counts as completed."""
-    for counted in (progress["epoch_progress"][name] for name in ("total", "current")):
-        counted["completed"] = counted["processed"]
-    batches = progress["epoch_loop.batch_progress"]
-    batches["current"] = dict.fromkeys(batches["current"], 0)
-    batches["is_last_batch"] = False
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
