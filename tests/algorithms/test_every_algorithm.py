@@ -1,5 +1,7 @@
 """What holds for all of them, as the configuration makes them."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,16 @@ MILD = {  # penalties that suit so short a training
 }
 
 
-def make(name):
+@functools.cache  # Hydra takes a quarter of a second
+def composed(name):
     with initialize_config_dir(config_directory(), version_base="1.3"):
         config = compose("train", [f"algorithm={name}", "backbone=mlp"])
     config.algorithm.update(MILD.get(name, {}))
+    return config
+
+
+def make(name):
+    config = copy.deepcopy(composed(name))
     seed_everything(0, verbose=False)
     return make_algorithm(config, data())
 

@@ -1,4 +1,4 @@
-"""Run by test_distributed.py in a fresh process: scenarios on two forked gloo processes."""
+"""Run by test_distributed.py in a fresh process: scenarios on one process and on two."""
 
 import sys
 import warnings
@@ -23,6 +23,7 @@ from gga_lightning import (
     Walk,
 )
 from tests.helpers import Classifier, domain_data, trainer
+from tests.ranks import fork
 
 
 class Model(Classifier):
@@ -121,11 +122,12 @@ SEARCHES = {
 
 def fit(path, loader, devices, search="ball", **settings):
     torch.manual_seed(0)
+    WARNINGS.clear()
     gga = GradientGuidedAnnealing(1, 4, num_candidates=15, **SEARCHES[search])
     noise, monitor = GradientGuidedNoise(1e-3), GradientConflictMonitor(2)
     voting = GradientAgreementVoting(4, 6)
     report = Report(path, gga, noise, monitor, voting)
-    strategy = "ddp_fork" if devices > 1 else "auto"
+    strategy = "ddp" if devices > 1 else "auto"
     settings = {"strategy": strategy, "use_distributed_sampler": False, **settings}
     run = trainer(gga, noise, monitor, voting, report, devices=devices, **settings)
     run.fit(Model(), loader)
@@ -140,21 +142,18 @@ def dicts(size):
     return CombinedLoader(loaders, "min_size")
 
 
-def main(folder):
+def train(folder, devices):
     warnings.showwarning = lambda message, *args, **kwargs: WARNINGS.append(str(message))
     warnings.simplefilter("always")
-    torch.set_num_threads(1)
-    for devices in (1, 2):
-        size = 8 // devices
-        fit(folder / "dicts", dicts(size), devices)
-        for search in SEARCHES:
-            if search != "ball":
-                fit(folder / search, dicts(size), devices, search)
-        fit(folder / "accumulated", dicts(size), devices, accumulate_grad_batches=2, max_steps=5)
-        for name, labels in (("mixed", MIXED), ("lopsided", LOPSIDED)):
-            WARNINGS.clear()
-            fit(folder / name, shared(Labelled(labels), 16 // devices), devices)
+    size = 8 // devices
+    fit(folder / "dicts", dicts(size), devices)
+    for search in SEARCHES:
+        if search != "ball":
+            fit(folder / search, dicts(size), devices, search)
+    fit(folder / "accumulated", dicts(size), devices, accumulate_grad_batches=2, max_steps=5)
+    for name, labels in (("mixed", MIXED), ("lopsided", LOPSIDED)):
+        fit(folder / name, shared(Labelled(labels), 16 // devices), devices)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    fork(train, Path(sys.argv[1]))

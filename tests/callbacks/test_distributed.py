@@ -4,15 +4,13 @@ The scenarios of distributed_worker.py run once, in a process of their own; the 
 its ranks left.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.helpers import same
+from tests.ranks import TIMEOUT, work
+
+pytestmark = TIMEOUT
 
 SEARCHES = ("walk", "climb", "guided", "orthogonal")
 SCENARIOS = ("dicts", "accumulated", "mixed", "lopsided", *SEARCHES)
@@ -21,13 +19,7 @@ SCENARIOS = ("dicts", "accumulated", "mixed", "lopsided", *SEARCHES)
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "tests.callbacks.distributed_worker", str(folder)]
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    work("tests.callbacks.distributed_worker", folder)
 
     def load(name, ranks, rank):
         return torch.load(folder / f"{name}-{ranks}-{rank}.pt", weights_only=False)

@@ -4,7 +4,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from gga_lightning.experiments import train
+from tests.experiments.killed import killed_in_a_search
 from tests.helpers import same
 
 SMALL_BACKBONES = ("gga_lightning.backbones.MLP", "gga_lightning.backbones.MNISTCNN")
@@ -316,29 +316,8 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
         instantiate(config.trainer, logger=False)
 
 
-def killed(folder, *overrides):
-    """Starts gga-train and kills it after its first epoch, in the search."""
-    command = [
-        sys.executable,
-        "-m",
-        "gga_lightning.experiments.train",
-        *overrides,
-        f"hydra.run.dir={folder}",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **quiet) as process:
-        deadline = time.monotonic() + 120
-        while not (folder / "checkpoints/last.ckpt").exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        time.sleep(0.3)
-        process.kill()
-
-
 class TestGoingOn:
-    SEARCHED = ("annealing.start_step=6", "annealing.end_step=11", "annealing.num_candidates=300")
+    SEARCHED = ("annealing.start_step=6", "annealing.end_step=11", "annealing.num_candidates=20")
 
     def test_after_a_kill_in_a_search_all_is_as_in_a_straight_run(self, run, tmp_path):
         # Mixup draws from torch's generator, SWAD averages, the monitor and the search log
@@ -349,7 +328,8 @@ class TestGoingOn:
             "callbacks.conflict.every_n_steps=2",
         )
         straight, _ = run(*setting)
-        killed(tmp_path / "killed", *setting)
+        checkpoint = tmp_path / "killed/checkpoints/last.ckpt"
+        killed_in_a_search(checkpoint, *setting, f"hydra.run.dir={tmp_path / 'killed'}")
         assert not (tmp_path / "killed/result.json").exists()
         resumed, _ = run(*setting, folder="killed")
         expected, found = (json.loads((f / "result.json").read_text()) for f in (straight, resumed))

@@ -41,6 +41,7 @@ class TestAutocast:
 
 SCRIPT = """
 import os
+import warnings
 import torch
 from gga_lightning.probing.precision import full_precision
 
@@ -74,6 +75,13 @@ def answers():
         *(operation.fp32_precision for operation in operations),
     ]
 
+
+if os.fork() == 0:  # PyTorch 2.9.0 warns once, whoever reads the earlier settings
+    warnings.simplefilter("error")
+    with full_precision(torch.device("cpu")):
+        pass
+    os._exit(0)
+assert os.wait()[1] == 0, "a warning"
 
 for name, change in SETTINGS.items():
     if os.fork() == 0:  # PyTorch does not forget that its old and new settings were mixed

@@ -1,6 +1,8 @@
 """Computes in full float32, whatever the trainer, the backends or the module itself ask for."""
 
 import contextlib
+import functools
+import warnings
 from collections.abc import Generator
 from typing import Any
 
@@ -43,6 +45,7 @@ def _float32_products() -> Generator[None, None, None]:
         *(backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn),
     ]
     precisions = [operation.fp32_precision for operation in operations]
+    _skip_deprecation_warning()
     matmul, cudnn = _earlier_settings()
     # first the earlier settings, which PyTorch compares with the others when it is asked for them
     torch.set_float32_matmul_precision("highest")
@@ -60,6 +63,14 @@ def _float32_products() -> Generator[None, None, None]:
         for operation, precision in zip(operations, precisions, strict=True):
             if operation.fp32_precision != precision:
                 operation.fp32_precision = precision
+
+
+@functools.cache
+def _skip_deprecation_warning() -> None:
+    """Reads an earlier setting silently: PyTorch 2.9.0 warns once in a process that it is old."""
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
+        warnings.simplefilter("ignore")
+        torch.get_float32_matmul_precision()
 
 
 def _earlier_settings() -> tuple[str | None, bool | None]:
