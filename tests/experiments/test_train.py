@@ -1,7 +1,6 @@
 import csv
 import json
 import logging
-import os
 import subprocess
 import sys
 import warnings

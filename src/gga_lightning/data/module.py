@@ -141,9 +141,10 @@ class DomainDataModule(DomainLoaders):
         Args:
             stage: What the trainer does; only ``"fit"`` needs the callback.
         """
-        callbacks: list[Any] = [] if self.trainer is None else vars(self.trainer)["callbacks"]
-        if stage == "fit" and not any(isinstance(found, EpochRestart) for found in callbacks):
-            callbacks.append(EpochRestart())
+        if stage == "fit" and self.trainer is not None:
+            callbacks = cast("Any", self.trainer).callbacks
+            if not any(isinstance(found, EpochRestart) for found in callbacks):
+                callbacks.append(EpochRestart())
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Makes one loader for all source domains, so that they share the worker processes."""
