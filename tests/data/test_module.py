@@ -348,7 +348,7 @@ class TestAugmentation:
         assert len(values.unique()) == len(values)
 
     def test_leaves_the_trainings_own_generators_alone(self):
-        loader = DomainDataModule(Drawing(), "c").train_dataloader()
+        loader = DomainDataModule(Drawing(), "c", steps_per_epoch=2).train_dataloader()
         iterator = iter(loader)
         next(iterator)  # the loader draws a seed for worker processes
         states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
