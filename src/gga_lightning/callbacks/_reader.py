@@ -141,6 +141,7 @@ class DomainReader:
                 LossSource(start.module, self._domain_loss),
                 largest,
                 params,
+                others=[domain for domain in domains if domain is not largest],
                 batch=start.batch,
                 batch_idx=start.batch_idx,
                 known=self._known,

@@ -1,5 +1,6 @@
 """Checks, on the first batch of a fit, that evaluating a module leaves no trace."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,7 @@ def check_evaluation(
     domain: Domain,
     params: Sequence[Tensor],
     *,
+    others: Sequence[Domain],
     batch: Any,
     batch_idx: int,
     known: Known,
@@ -45,6 +47,8 @@ def check_evaluation(
         source: What computes the domain's loss.
         domain: The domain.
         params: The parameters to take gradients for.
+        others: The batch's other domains. Each is evaluated once if the module has large tensors
+            or arrays, to find which of them the step changes.
         batch: The training batch that the domain is of.
         batch_idx: Its index.
         known: Filled with what the first evaluation shows.
@@ -77,6 +81,11 @@ def check_evaluation(
             _refuse(record.changes(), source, domain)
             raise MisconfigurationException(_failure(source, domain, error, again=again)) from error
         _refuse(record.changes(), source, domain)
+    for other in others if sandbox.has_large else ():
+        known_later = contextlib.suppress(Exception)  # its own evaluation raises it again
+        with known_later, sandbox, sandbox.run(other.name, source.input(other)) as part:
+            _evaluate(sandbox, source, part, batch_idx, other, params)
+        _refuse(record.changes(), source, other)
     sandbox.discard()
     if not _alike(*losses, exact=pl_module.device.type == "cpu"):
         raise MisconfigurationException(

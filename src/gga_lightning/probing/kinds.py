@@ -4,9 +4,11 @@ import collections
 import copyreg
 import enum
 import functools
+import logging
 import pathlib
 import random
 import re
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
+import torch.fx
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -24,8 +27,10 @@ __all__ = [
     "is_atomic",
     "is_external",
     "is_plain_module",
+    "is_sentinel",
     "pickle_recipe",
     "slot_names",
+    "without_finalizer",
 ]
 
 CONTAINERS = (list, dict, set, collections.deque)
@@ -40,13 +45,17 @@ _ATOMIC = (
     *(types.MethodWrapperType, torch.dtype, torch.device, torch.Size, torch.layout),
     *(torch.memory_format, re.Pattern, enum.Enum, np.generic, np.dtype, pathlib.PurePath),
 )
-_EXTERNAL = (DataLoader, Dataset, Sampler, torch.jit.ScriptModule, torch.jit.ScriptFunction)
+_EXTERNAL = (
+    *(DataLoader, Dataset, Sampler, torch.jit.ScriptModule, torch.jit.ScriptFunction),
+    *(logging.Filterer, logging.LoggerAdapter, logging.Manager, torch.fx.Graph),
+)
 _LIGHTNING = ("lightning", "pytorch_lightning")
 _PARTS = {"Trainer", "Strategy", "Accelerator", "Precision", "Logger"}  # with subclasses
 _PLAIN = {
     *(object, tuple, frozenset, BaseException, Exception, *CONTAINERS),
     *(collections.OrderedDict, collections.defaultdict, types.SimpleNamespace, functools.partial),
 }
+_PLAIN_COPIES = ("torch.nn.utils.parametrize", "torch.fx.graph_module")
 _WRITTEN_IN_C = 1 << 8  # CPython's Py_TPFLAGS_IMMUTABLETYPE
 
 
@@ -72,7 +81,8 @@ def is_external(kind: type) -> bool:
 
     Returns:
         Whether it is Lightning's own (a trainer, strategy, logger and so on), a process group, a
-        data set or data loader of PyTorch's, or compiled by TorchScript.
+        data set or data loader of PyTorch's, compiled by TorchScript, a graph of
+        :mod:`torch.fx`, or a part of Python's :mod:`logging`.
     """
     groups = (torch.distributed.ProcessGroup,) if torch.distributed.is_available() else ()
     if issubclass(kind, (*_EXTERNAL, *groups)):
@@ -100,13 +110,31 @@ def is_plain_module(kind: type) -> bool:
         or pickled.
     """
     deep = getattr(kind, "__deepcopy__", None)
-    if deep is not None and deep.__module__ != "torch.nn.utils.parametrize":
+    if deep is not None and deep.__module__ not in _PLAIN_COPIES:
         return False
-    for name in ("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"):
+    for name in ("__setstate__", "__reduce__", "__reduce_ex__"):
         written_in = getattr(getattr(kind, name, None), "__module__", None) or "builtins"
         if written_in.partition(".")[0] not in ("torch", "builtins", *_LIGHTNING):
             return False
     return True
+
+
+def is_sentinel(value: Any) -> bool:
+    """Tells whether an object is compared by its identity, such as a mark for "not given".
+
+    Args:
+        value: Any object.
+
+    Returns:
+        Whether it has no state and is a global variable of the module that defines its class.
+    """
+    kind = type(value)
+    if getattr(value, "__dict__", None) or isinstance(value, (*CONTAINERS, tuple, frozenset)):
+        return False
+    if slot_names(kind) or has_hidden_state(kind):
+        return False
+    space = vars(sys.modules.get(kind.__module__, object))
+    return any(found is value for found in space.values())
 
 
 @functools.cache
@@ -155,3 +183,19 @@ def slot_names(kind: type) -> list[str]:
             elif name not in ("__dict__", "__weakref__"):
                 found.append(name)
     return found
+
+
+@functools.cache
+def without_finalizer(kind: type) -> type:
+    """Gives a class whose objects do nothing when they are freed.
+
+    Args:
+        kind: A class, which may define ``__del__``, to remove a file for example.
+
+    Returns:
+        The class itself if it does not, else a subclass of the same name.
+    """
+    if not hasattr(kind, "__del__"):
+        return kind
+    space = {"__slots__": (), "__del__": lambda self: None, "__module__": kind.__module__}
+    return type(kind)(kind.__name__, (kind,), space | {"__qualname__": kind.__qualname__})

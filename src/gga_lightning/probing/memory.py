@@ -1,17 +1,20 @@
-"""Copies of tensors that overlap in memory as their originals do."""
+"""Copies of tensors and arrays that overlap in memory as their originals do."""
 
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "Sample"]
 
 _LARGE = 2**20  # bytes
+_TAKEN = 1024  # numbers of each tensor
 
 
 class Memory:
-    """Copies tensors. Those that share memory, such as views of one buffer, share the copy's."""
+    """Copies tensors and arrays. Those that share memory, such as views, share the copy's."""
 
     def __init__(self, shared: Iterable[Tensor]) -> None:
         """Sets which memory is not copied.
@@ -34,6 +37,8 @@ class Memory:
         """
         memory = tensor.untyped_storage()
         address = memory.data_ptr()
+        if address == 0:  # it has no numbers
+            return tensor.detach().clone()
         if address in self._shared:
             return tensor.detach()
         own = self._copies.get(address)
@@ -48,3 +53,64 @@ class Memory:
             return tensor.detach().clone()
         new = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         return new.set_(own, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+    def copy_array(self, array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """Copies an array, with the memory that it shares with tensors and other arrays.
+
+        Args:
+            array: An array of numbers or texts.
+
+        Returns:
+            Its copy, of the same class.
+        """
+        root = array
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        # arrays of another class may have a memory of their own, such as a file
+        regular = type(root) is np.ndarray and (root.flags.c_contiguous or root.flags.f_contiguous)
+        if not regular or not root.nbytes or root.nbytes > max(_LARGE, 4 * array.nbytes):
+            return np.array(array, copy=True, subok=True)
+        address = _address(root)
+        if address not in self._copies:
+            content = np.frombuffer(root.tobytes("A"), np.uint8).copy()
+            self._copies[address] = torch.from_numpy(content).untyped_storage()
+        if self._copies[address].nbytes() < root.nbytes:  # a tensor made from a part of it
+            return np.array(array, copy=True, subok=True)
+        own = torch.empty(0, dtype=torch.uint8).set_(self._copies[address]).numpy()
+        offset = _address(array) - address
+        new = np.ndarray(array.shape, array.dtype, own.data, offset, array.strides)
+        new.flags.writeable = array.flags.writeable
+        return new.view(type(array))
+
+
+class Sample:
+    """Some of the numbers of tensors, to see that they stay as they are at little cost."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        """Takes the sample.
+
+        Args:
+            tensors: Strided tensors.
+        """
+        self._views: dict[Any, list[Tensor]] = {}
+        for tensor in tensors:
+            numbers = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            numbers = numbers.set_(tensor.detach().untyped_storage())
+            view = numbers[:: max(1, len(numbers) // _TAKEN)]
+            self._views.setdefault((tensor.dtype, tensor.device), []).append(view)
+        self._saved = {kind: torch.cat(views) for kind, views in self._views.items()}
+
+    def changed(self) -> bool:
+        """Tells whether the sample differs now.
+
+        Returns:
+            Whether it does. What changes all numbers is seen, what changes a few may not be.
+        """
+        return any(
+            not torch.equal(torch.cat(views).view(torch.uint8), self._saved[kind].view(torch.uint8))
+            for kind, views in self._views.items()
+        )
+
+
+def _address(array: "np.ndarray[Any, Any]") -> int:
+    return array.__array_interface__["data"][0]

@@ -7,7 +7,7 @@ import pathlib
 import sys
 import types
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from gga_lightning.probing.state import (
     object_nodes,
     text,
 )
+from gga_lightning.probing.values import is_strided, sparse_parts
 
 __all__ = ["Record", "digest"]
 
@@ -37,7 +38,6 @@ _MANY = 10_000  # entries above which only some of a container's are looked into
 _SOME = 100
 _LARGE = 2**20  # bytes
 _NOT_USERS = {*sys.stdlib_module_names, "gga_lightning"} - {"__main__"}
-_CONSTANT = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 
 
 class Record:
@@ -67,13 +67,15 @@ class Record:
                     to_visit += self._visit(path, value)
 
     def changes(self) -> list[str]:
-        """Names what is different now.
+        """Names what is different now. What objects have cached since then is dropped.
 
         Returns:
             The names, such as ``"self.meter.count"``.
         """
         found: list[str] = []
         for node in self._nodes:
+            if isinstance(node, Attributes) and node.changed():
+                node.drop_caches()
             if node.changed():
                 found += _details(node)
         return list(dict.fromkeys(found))
@@ -154,12 +156,30 @@ class Record:
             yield place, cell.cell_contents
         if not _is_users(value.__module__):
             return
-        for name in _names(value.__code__):
-            found = value.__globals__.get(name)
-            if name in value.__globals__ and not isinstance(found, _CONSTANT):
-                place = (None, "", f"{value.__module__}.{name}")
-                self._nodes.append(_Entry(place, value.__globals__, name))
+        names = dict.fromkeys(_names(value.__code__))
+        for name in names:
+            if name in value.__globals__:
+                yield from self._visit_global(value.__module__, value.__globals__, name, names)
+
+    def _visit_global(
+        self, module: str, space: Mapping[str, Any], name: str, used: Collection[str]
+    ) -> Iterator[tuple[Path, Any]]:
+        """Looks into a global variable, and what code of the user's own is found there."""
+        found, place = space[name], (None, "", f"{module}.{name}")
+        if isinstance(found, type):
+            if _is_users(found.__module__):
+                yield from self._visit_class(found)
+        elif isinstance(found, types.ModuleType):
+            if _is_users(found.__name__):
+                for inner in used:
+                    if inner in vars(found):
+                        yield from self._visit_global(found.__name__, vars(found), inner, ())
+        elif isinstance(found, types.FunctionType):
+            if _is_users(found.__module__):
                 yield place, found
+        elif not isinstance(found, types.BuiltinFunctionType):
+            self._nodes.append(_Entry(place, space, name))
+            yield place, found
 
 
 class _Entry(Node):
@@ -221,8 +241,8 @@ def digest(tensor: Tensor) -> Any:
         Its shape, type and number; for tensors without numbers in memory their text.
     """
     data = tensor.detach()
-    if data.layout is not torch.strided or data.is_quantized or data.is_meta:
-        return repr(data)
+    if not is_strided(data):
+        return [digest(part) for part in sparse_parts(data)] or repr(data)
     kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(data.element_size(), torch.int64)
     data = data.resolve_conj().resolve_neg().contiguous().reshape(-1).view(kind)
     total = 0

@@ -16,6 +16,16 @@ from gga_lightning.probing.twin import Known, Twin
 
 __all__ = ["Sandbox"]
 
+_GLOBAL_HOOKS = [
+    getattr(torch.nn.modules.module, f"_global_{kind}_hooks")
+    for kind in ("forward", "forward_pre", "backward", "backward_pre")
+]
+_WROTE = (
+    "The step writes to a large NumPy array, or to one in a file, which is shared instead of "
+    "copied, since the first batch of the fit did not change it. It is one of {}. Give "
+    "`domain_loss=`, a callable (module, domain_batch) -> loss that does not change it."
+)
+
 
 class Sandbox:
     """Evaluates a module on a twin of it, so that the module, the batch and the logs stay as is.
@@ -88,6 +98,8 @@ class Sandbox:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+        if self._twin is not None and error[0] is None:
+            self._twin.check_sample()
         if not self._trial:
             self.discard()
 
@@ -111,6 +123,7 @@ class Sandbox:
 
         Raises:
             MisconfigurationException: If the body changed what cannot be restored.
+            ValueError: If the body raised it.
         """
         twin, first = self._twin, kind not in self._parts
         assert twin is not None
@@ -120,16 +133,17 @@ class Sandbox:
         for put, state in self._draws.get(kind, ()):
             put(state)
         drawn_from = [get() for get, _ in self._random] if first else []
-        versions = [param._version for _, param in self._shared]
+        before = [(param._version, param.data_ptr()) for _, param in self._shared]
         self.part = self._parts[kind]
-        yield self.part
-        for (name, param), version in zip(self._shared, versions, strict=True):
-            if param._version != version:
-                raise MisconfigurationException(
-                    f"The step changes `self.{name}` in place while its loss is computed, but a "
-                    "search moves this parameter itself. Give `domain_loss=`, a callable (module, "
-                    "domain_batch) -> loss that does not change it."
-                )
+        try:
+            yield self.part
+        except ValueError as error:
+            if twin.read_only and "read-only" in str(error):
+                raise MisconfigurationException(_WROTE.format(twin.read_only_names())) from error
+            raise
+        for (name, param), old in zip(self._shared, before, strict=True):
+            if (param._version, param.data_ptr()) != old:
+                self._refuse_parameter_change(name)
         if first:
             twin.observe()
         if self._trial:
@@ -141,6 +155,21 @@ class Sandbox:
                 if not self._redraw and not same_random_state(get(), state)
             ]
 
+    def _refuse_parameter_change(self, name: str) -> None:
+        for (_, param), memory in zip(self._shared, self._memories, strict=True):
+            if param.data_ptr() != memory.data_ptr():
+                param.data = memory
+        raise MisconfigurationException(
+            f"The step changes `self.{name}` in place while its loss is computed, but a "
+            "search moves this parameter itself. Give `domain_loss=`, a callable (module, "
+            "domain_batch) -> loss that does not change it."
+        )
+
+    @property
+    def has_large(self) -> bool:
+        """Whether the module has large tensors or arrays, beside its parameters."""
+        return self._twin is not None and self._twin.has_large
+
     def _keep_surroundings(self, stack: contextlib.ExitStack) -> None:
         """Restores, in the end, the random state, the trainer and the optimizers' settings."""
         for get, put in global_random_states(self._original.device):
@@ -149,6 +178,11 @@ class Sandbox:
         spaces += [group for opt in self._trainer.optimizers for group in opt.param_groups]
         for space in spaces:
             stack.callback(_restore, space, dict(space))
+        hooks = [param._backward_hooks for param in self._original.parameters()]
+        for found in (*hooks, *_GLOBAL_HOOKS):
+            if found:  # they watch the training, such as `wandb.watch`
+                stack.callback(found.update, dict(found))
+                found.clear()
 
     def _silence(self) -> None:
         """Puts silent loggers in the place of the trainer's, and of those that the module has."""
@@ -175,6 +209,7 @@ class Sandbox:
         globally = global_random_states(self._original.device)
         self._random: list[Access] = [*globally, *self._twin.random_states]
         self._shared = [(n, p) for n, p in self._original.named_parameters() if p.requires_grad]
+        self._memories = [param.detach() for _, param in self._shared]
         self.module: Any = self._twin.module
 
 

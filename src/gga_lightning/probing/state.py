@@ -1,19 +1,17 @@
-"""The kinds of state that objects have: how to see that it changed, and how to restore it."""
+"""The state of Python objects: how to see that it changed, and how to restore it."""
 
+import collections
+import inspect
+import operator
 import pickle
 import warnings
 from collections.abc import Sequence
 from types import CellType
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from gga_lightning.probing.kinds import CONTAINERS, has_hidden_state, slot_names
 
 __all__ = [
-    "Array",
     "Attributes",
     "Cell",
     "Content",
@@ -21,7 +19,6 @@ __all__ = [
     "Opaque",
     "Path",
     "Slots",
-    "TensorValue",
     "object_nodes",
     "text",
 ]
@@ -52,14 +49,13 @@ class Node:
     Attributes:
         path: Where it is.
         live: The object whose state it is.
-        changing: Whether it is known to change; for the holder's use.
     """
 
-    __slots__ = ("changing", "live", "path")
+    __slots__ = ("live", "path")
 
     def __init__(self, path: Path, live: Any) -> None:
         """Remembers the present state."""
-        self.path, self.live, self.changing = path, live, False
+        self.path, self.live = path, live
 
     def changed(self) -> bool:
         """Tells whether the state differs from what it was."""
@@ -73,12 +69,13 @@ class Node:
 class Content(Node):
     """Which objects a list, dict, set or deque holds. Their insides are nodes of their own."""
 
+    # The methods of Python's own classes are called, since a subclass may refuse changes.
     __slots__ = ("saved",)
 
     def __init__(self, path: Path, live: Any) -> None:
         """Remembers the present state."""
-        self.path, self.live, self.changing = path, live, False
-        self.saved = () if not live else dict(live) if isinstance(live, dict) else live.copy()
+        self.path, self.live = path, live
+        self.saved: Any = () if not live else _entries(live)
 
     def changed(self) -> bool:
         """Tells whether it holds other objects, or holds them in another order."""
@@ -87,26 +84,62 @@ class Content(Node):
             return True
         if not saved:
             return False
-        if isinstance(live, dict):
-            pairs = zip(live.items(), saved.items(), strict=True)
-            return any(k is not key or v is not value for (k, v), (key, value) in pairs)
         if isinstance(live, set):
             return live != saved
-        return any(new is not old for new, old in zip(live, saved, strict=True))
+        if any(map(operator.is_not, live, saved)):
+            return True
+        if not isinstance(live, dict):
+            return False
+        return any(map(operator.is_not, dict.values(live), saved.values()))
 
     def restore(self) -> None:
         """Fills it with the objects that it held."""
-        self.live.clear()
-        if isinstance(self.live, dict | set):
-            self.live.update(self.saved)
+        live = self.live
+        kind = next(kind for kind in _KINDS if isinstance(live, kind))
+        kind.clear(live)
+        if isinstance(live, dict):
+            for key, value in dict(self.saved).items():
+                kind.__setitem__(live, key, value)
+        elif isinstance(live, set):
+            set.update(live, self.saved)
         else:
-            self.live.extend(self.saved)
+            kind.extend(live, self.saved)
+
+
+_KINDS: tuple[Any, ...] = (collections.OrderedDict, dict, list, set, collections.deque)
+
+
+def _entries(live: Any) -> Any:
+    if isinstance(live, dict):
+        ordered = isinstance(live, collections.OrderedDict)
+        kind: Any = collections.OrderedDict if ordered else dict
+        return dict(kind.items(live))
+    return set(live) if isinstance(live, set) else list(live)
 
 
 class Attributes(Content):
     """Which objects the attributes of an object are: its ``__dict__``."""
 
-    __slots__ = ()
+    __slots__ = ("_kind",)
+
+    def __init__(self, path: Path, live: Any, kind: type = object) -> None:
+        """Remembers the present state, of an object of a class."""
+        super().__init__(path, live)
+        self._kind = kind
+
+    def drop_caches(self) -> None:
+        """Takes back what was computed once and kept, as by :func:`functools.cached_property`."""
+        for name in list(self.live):
+            if name not in self.saved:
+                method = inspect.getattr_static(self._kind, name, None)
+                is_cached = hasattr(method, "__get__") and not hasattr(method, "__set__")
+                if is_cached and not callable(method):
+                    del self.live[name]
+            elif name == _FLAGS:
+                self.live[name] = self.saved[name]
+
+
+_FLAGS = "_flags_cache"  # where OmegaConf keeps what it has looked up
 
 
 class Slots(Node):
@@ -155,79 +188,6 @@ class Cell(Node):
         self.live.cell_contents = self._saved
 
 
-class TensorValue(Node):
-    """The numbers of a tensor that is a copy of another one."""
-
-    __slots__ = ("_place", "_source", "_version")
-
-    def __init__(self, path: Path, live: Tensor, source: Tensor) -> None:
-        """Remembers the present state."""
-        super().__init__(path, live)
-        self._source = source
-        self._note()
-
-    def _note(self) -> None:
-        self._version, self._place = self.live._version, self.live.data_ptr()
-
-    def changed(self) -> bool:
-        """Tells whether it was changed, but for changes in place through ``.data``."""
-        return self._version != self.live._version or self._place != self.live.data_ptr()
-
-    def differs(self) -> bool:
-        """Tells whether its bits differ from those of the source, at the cost of reading both."""
-        live, source = _plain(self.live), _plain(self._source)
-        if live.shape != source.shape or live.dtype != source.dtype:
-            return True
-        return not torch.equal(_bits(live), _bits(source))
-
-    def restore(self) -> None:
-        """Takes the numbers from the source."""
-        self.restore_all([self])
-
-    @staticmethod
-    @torch.no_grad()
-    def restore_all(nodes: Sequence["TensorValue"]) -> None:
-        """Takes the numbers of several tensors from their sources, in few calls.
-
-        Args:
-            nodes: The tensors.
-        """
-        if not nodes:
-            return
-        for node in nodes:
-            if node.live.shape != node._source.shape or node.live.dtype != node._source.dtype:
-                node.live.data = torch.empty_like(node._source)
-        sources = [_plain(node._source) for node in nodes]
-        # in few calls, as PyTorch's own optimizers do it
-        torch._foreach_copy_(  # pyright: ignore[reportPrivateUsage]
-            [_plain(node.live) for node in nodes], sources
-        )
-        for node in nodes:
-            node._note()
-
-
-class Array(Node):
-    """The numbers of a NumPy array that is a copy of another one."""
-
-    __slots__ = ("_source",)
-
-    def __init__(self, path: Path, live: "np.ndarray[Any, Any]", source: Any) -> None:
-        """Remembers the present state."""
-        super().__init__(path, live)
-        self._source = source
-
-    def changed(self) -> bool:
-        """Tells whether its bytes differ from those of the source."""
-        same_kind = self.live.shape == self._source.shape and self.live.dtype == self._source.dtype
-        return not same_kind or self.live.tobytes() != self._source.tobytes()
-
-    def restore(self) -> None:
-        """Takes the numbers from the source."""
-        if self.live.shape != self._source.shape:  # resized in place
-            self.live.resize(self._source.shape, refcheck=False)
-        self.live[...] = self._source
-
-
 class Opaque(Node):
     """An object whose state can be read only by pickling it, and cannot be set."""
 
@@ -263,7 +223,7 @@ def object_nodes(value: Any, path: Path) -> list[Node]:
     """
     found: list[Node] = []
     if isinstance(getattr(value, "__dict__", None), dict):
-        found.append(Attributes(path, vars(value)))
+        found.append(Attributes(path, vars(value), type(value)))
     slots = slot_names(type(value))
     if slots:
         found.append(Slots(path, value, slots))
@@ -272,14 +232,3 @@ def object_nodes(value: Any, path: Path) -> list[Node]:
     if has_hidden_state(type(value)):
         found.append(Opaque(path, value))
     return found
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().as_subclass(Tensor)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """The tensor's bytes where they can be had: a NaN does not equal itself."""
-    if tensor.layout is not torch.strided or not tensor.is_contiguous():
-        return tensor
-    return tensor.reshape(-1).view(torch.uint8)

@@ -1,14 +1,17 @@
 """A twin of a module: a copy that shares the trainable parameters and owns everything else."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+import sys
+from collections.abc import Collection, Generator, Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gga_lightning.probing.copier import Copier
-from gga_lightning.probing.state import Content, Node, Opaque, Path, TensorValue, text
+from gga_lightning.probing.memory import Sample
+from gga_lightning.probing.state import Node, Opaque, Path, text
+from gga_lightning.probing.values import TensorValue, count_changes, is_strided, same_numbers
 
 __all__ = ["Known", "Tripwire", "Twin"]
 
@@ -17,13 +20,11 @@ _WAY_OUT = "Give `domain_loss=`, a callable (module, domain_batch) -> loss that 
 
 
 class Known:
-    """What the first evaluation of a fit has shown about a module's state.
+    """What the first evaluations of a fit have shown about a module's state.
 
     Attributes:
-        constant: Large values that the step does not change, by their ids. Later twins share
-            them with the module instead of copying them.
-        unseen: Paths of tensors that the step changes through ``.data``, where PyTorch does not
-            count changes.
+        constant: Large tensors and arrays that the step does not change, by their ids. Later
+            twins share them with the module instead of copying them.
         averaged: Parameters that the step itself changes, by their ids, although they are
             trainable: averages of others that no optimizer moves.
     """
@@ -31,7 +32,6 @@ class Known:
     def __init__(self) -> None:
         """Knows nothing yet."""
         self.constant: dict[int, Any] = {}
-        self.unseen: set[str] = set()
         self.averaged: dict[int, nn.Parameter] = {}
 
 
@@ -55,6 +55,9 @@ class Tripwire:
 
     __call__ = __iter__ = __next__ = __enter__ = __exit__ = __len__ = __bool__ = _refuse
     __getitem__ = __setitem__ = __contains__ = __setattr__ = __delattr__ = _refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __matmul__ = __pow__ = __neg__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rmatmul__ = __rpow__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _refuse
 
 
 class Twin(Copier):
@@ -105,12 +108,21 @@ class Twin(Copier):
         self._known = known
         self._trial = trial
         self._original = module
-        self._changing: list[Node] = []
+        self._watched: list[Node] = []
+        self._unwatched: list[Node] = []
+        self._numbers: list[TensorValue] = []
         self._lent: list[tuple[Path, Tensor, int]] = []  # with their counts of changes
         self._backups: list[tuple[Tensor, Tensor, int]] = []
-        self._large: list[Any] = []  # arrays and containers of a trial
+        self._large: list[Any] = []  # arrays of a trial
+        self._changing: set[int] = set()  # the ids of large tensors and arrays
         self.module: Any = self.adopt(module, "self")
+        self._owned: list[tuple[nn.Parameter, Tensor, int]] = [  # trainable, of a trial
+            (param, self.memo[id(param)], 0)
+            for param in module.parameters()
+            if trial and param.requires_grad and id(param) not in shared
+        ]
         self._trial = False
+        self._sample = Sample(tensor for _, tensor, _ in self._lent if is_strided(tensor))
         for missing in shared.keys() - set(map(id, self.module.parameters())):
             raise MisconfigurationException(
                 f"The trainable parameter `{shared[missing]}` cannot be shared with a copy of the "
@@ -129,25 +141,39 @@ class Twin(Copier):
             The copy.
         """
         before = len(self.nodes)
-        new = self.copy(value, (None, "", name))
-        for node in self.nodes[before:] if self._known.unseen else ():
-            if isinstance(node, TensorValue) and text(node.path) in self._known.unseen:
-                self._expect(node)
+        with _deep_recursion():
+            new = self.copy(value, (None, "", name))
+        for node in self.nodes[before:]:
+            if isinstance(node, TensorValue):
+                self._numbers.append(node)
+            elif isinstance(node, Opaque) or id(node.live) in self.internal:
+                self._unwatched.append(node)
+            else:
+                self._watched.append(node)
         return new
 
     def lends(self, value: Any, path: Path) -> bool:
         """Shares what is known to be constant, and in a trial all large tensors."""
         if self._known.constant.get(id(value)) is value:
             if isinstance(value, Tensor):
-                self._lent.append((path, value, value._version))
+                self._lent.append((path, value, count_changes(value)))
             return True
         if self._trial and isinstance(value, Tensor):
             backup = value.detach().to("cpu", copy=True)
-            self._backups.append((value, backup, value._version))
+            self._backups.append((value, backup, count_changes(value)))
             return True
         if self._trial:
             self._large.append(value)
         return False
+
+    def read_only_names(self) -> str:
+        """Names the arrays that are shared and cannot be written to."""
+        return ", ".join(f"`{text(path)}`" for path in self.read_only)
+
+    @property
+    def has_large(self) -> bool:
+        """Whether a trial has found large tensors or arrays, beside the parameters."""
+        return bool(self._backups or self._large)
 
     def stand_in(self, value: Any, path: Path) -> Any:
         """Puts a :class:`Tripwire` in the place of a value that cannot be copied."""
@@ -159,70 +185,88 @@ class Twin(Copier):
             vars(module).update({name: _ignore for name in _LOGS if name not in vars(module)})
 
     def rewind(self) -> None:
-        """Takes back what runs are known to change."""
-        tensors: list[TensorValue] = []
-        for node in self._changing:
-            if isinstance(node, TensorValue):
-                tensors.append(node)
-            else:
+        """Takes back what runs have changed."""
+        for node in self._watched:
+            if node.changed():
                 node.restore()
-        TensorValue.restore_all(tensors)
+        TensorValue.restore_all(self._numbers)
+        self._owned = [(param, own, own._version) for param, own, _ in self._owned]
 
     def observe(self) -> None:
-        """Notes what a run has changed, for :meth:`rewind`. Call it after the first run of a kind.
+        """Looks for changes that are rare. Call it after the first run of a kind.
 
         Raises:
             MisconfigurationException: If a change cannot be taken back.
         """
-        for node in self.nodes:
-            if node.changing or not node.changed():
-                continue
+        for node in [node for node in self._unwatched if node.changed()]:
             if isinstance(node, Opaque):
                 raise MisconfigurationException(
                     f"The step changes `{text(node.path)}` ({type(node.live).__name__}), whose "
                     "state cannot be restored. Keep that state in a tensor, a number, a list or "
                     f"a dict. Or: {_WAY_OUT} change it."
                 )
-            self._expect(node)
+            self._unwatched.remove(node)
+            self._watched.append(node)
         for path, tensor, version in self._lent:
-            if tensor._version != version:
-                raise MisconfigurationException(
-                    f"The step changed `{text(path)}` in place. It did not do so on the first "
-                    "batch of the fit, so that this large tensor was shared instead of copied, "
-                    f"and now has the value after an evaluation. {_WAY_OUT} change it."
-                )
+            if count_changes(tensor) != version:
+                _refuse_late_change(f"`{text(path)}`")
+
+    def check_sample(self) -> None:
+        """Looks into the large tensors that are shared. Call it after the last run.
+
+        Raises:
+            MisconfigurationException: If one has changed, although PyTorch counted no change.
+        """
+        if self._sample.changed():
+            names = ", ".join(f"`{text(path)}`" for path, _, _ in self._lent)
+            _refuse_late_change(f"one of {names}, through `.data`,")
 
     def learn(self) -> None:
         """Notes what a run of a trial has shown, and restores the shared tensors it changed."""
         for tensor, backup, version in self._backups:
-            if tensor._version == version and torch.equal(tensor.detach().cpu(), backup):
+            uncounted = id(tensor) not in self._changing and count_changes(tensor) == version
+            if uncounted and same_numbers(tensor.detach().cpu(), backup):
                 self._known.constant[id(tensor)] = tensor
             else:
+                self._changing.add(id(tensor))
                 self._known.constant.pop(id(tensor), None)
                 tensor.data.copy_(backup)
-        for node in self.nodes:
-            if isinstance(node, TensorValue) and not node.changing and node.differs():
-                self._known.unseen.add(text(node.path))
-                self._expect(node)
-        changed = {id(node.live) for node in self.nodes if node.changing}
+        changed = {id(node.live) for node in (*self._watched, *self._numbers) if node.changed()}
         for value in self._large:
-            if id(self._memo[id(value)]) not in changed:
+            if id(self.memo[id(value)]) in changed:
+                self._changing.add(id(value))
+                self._known.constant.pop(id(value), None)
+            elif id(value) not in self._changing:
                 self._known.constant[id(value)] = value
-        for param in self._original.parameters():
-            if param.requires_grad and id(self._memo.get(id(param))) in changed:
+        for param, own, version in self._owned:
+            if own._version != version or not same_numbers(own, param):
                 self._known.averaged[id(param)] = param
 
     def discard(self) -> None:
         """Ends the use of the copy, which may refer to itself, and frees its memory at once."""
-        for node in self.nodes:
-            if isinstance(node, Content):
-                node.live.clear()
+        for space in self.spaces:
+            space.clear()
         self.nodes.clear()
-        self._memo.clear()
+        self.memo.clear()
 
-    def _expect(self, node: Node) -> None:
-        node.changing = True
-        self._changing.append(node)
+
+def _refuse_late_change(what: str) -> None:
+    raise MisconfigurationException(
+        f"The step changed {what} in place. It did not do so on the first batch of the fit, so "
+        "that this large tensor was shared instead of copied, and now has the value after an "
+        f"evaluation. {_WAY_OUT} change it."
+    )
+
+
+@contextlib.contextmanager
+def _deep_recursion() -> Generator[None, None, None]:
+    """Lets lists of lists, and objects linked in a chain, be thousands of levels deep."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 50_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _ignore(*args: Any, **kwargs: Any) -> None:
