@@ -1,7 +1,10 @@
 """Modules that know nothing of us: either untouched, or refused by name."""
 
+import contextlib
+import dataclasses
 import importlib
 import itertools
+import math
 import random
 import re
 from pathlib import Path
@@ -22,10 +25,16 @@ from gga_lightning import (
     GradientGuidedNoise,
     RandomState,
 )
+from gga_lightning.alignment import Proposal
+from gga_lightning.alignment.proposals import uniform_noise
+from gga_lightning.callbacks import annealing
+from gga_lightning.probing.domains import Splitter
+from gga_lightning.probing.precision import full_precision
+from gga_lightning.probing.source import LossSource
 from tests.helpers import Decisions, same, trainer
 from tests.zoo import CASES, FILES
 
-for topic in ("classics", "state", "code", "surroundings"):
+for topic in ("classics", "state", "late", "objects", "code", "surroundings"):
     importlib.import_module(f"tests.zoo.{topic}")
 
 
@@ -100,6 +109,8 @@ def plain(value, seen=None, depth=0):
     seen = {} if seen is None else seen
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
+    if isinstance(value, torch.Tensor) and (value.is_meta or value.is_nested):
+        return str(value)
     if isinstance(value, torch.Tensor):
         return value.detach().to_dense() if value.layout is not torch.strided else value.detach()
     if isinstance(value, np.ndarray):
@@ -119,9 +130,9 @@ def plain(value, seen=None, depth=0):
         return {str(k): plain(v, seen, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set) or type(value).__name__ == "deque":
         return [plain(entry, seen, depth + 1) for entry in value]
-    if type(value).__module__.startswith(("lightning", "_io", "torch._dynamo")) and not isinstance(
-        value, nn.Module
-    ):
+    if type(value).__module__.startswith(
+        ("lightning", "_io", "torch._dynamo", "weakref")
+    ) and not isinstance(value, nn.Module):
         return type(value).__name__
     slots = itertools.chain.from_iterable(
         getattr(kind, "__slots__", ()) for kind in type(value).__mro__
@@ -195,6 +206,87 @@ def test_untouched_or_refused(name, kind, folder):
     assert list(differences(without(name, folder), ours)) == []
     if kind in ("search", "voting", "monitor"):
         assert len(callback.records) == 3
+
+
+@dataclasses.dataclass(frozen=True)
+class StaysOrMoves(Proposal):
+    """Every second candidate is the starting point."""
+
+    def candidates(self, place):
+        while True:
+            place.to_start()
+            yield
+            place.add_noise(uniform_noise, self.radii(place.params))
+            yield
+
+
+class AcceptsNothing:
+    def objective_above(self, accepted, index, draw):
+        return -math.inf
+
+    def loss_below(self, best, start):
+        return -math.inf
+
+
+class Stopped(Exception):
+    pass
+
+
+class ComputesAndStops(Callback):
+    """Computes the loss of the first domain on the module itself, which is of no use afterwards."""
+
+    def __init__(self, step, settings):
+        self.step, self.settings, self.loss = step, {"split": None, **settings}, None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx != self.step:
+            return
+        silent = {"log": lambda *a, **k: None, "log_dict": lambda *a, **k: None}
+        vars(pl_module).update({**silent, **vars(pl_module)})
+        domain = Splitter(self.settings["split"])(batch)[0]
+        source = LossSource(pl_module, self.settings.get("domain_loss"))
+        with full_precision(pl_module.device):
+            loss = source(pl_module, source.input(domain), batch_idx, domain.name)
+        self.loss = math.nan if loss is None else loss.item()
+        raise Stopped
+
+
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
+)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused is None])
+def test_losses_are_those_of_the_module_itself_at_every_candidate(name, folder, monkeypatch):
+    found, results, first = CASES[name], [], {}
+    search, loss_of = annealing.annealing_search, LossSource.__call__
+
+    def noted_search(*args, **settings):
+        results.append(search(*args, **settings))
+        return results[-1]
+
+    def noted_loss(self, module, part, batch_idx, domain):
+        loss = loss_of(self, module, part, batch_idx, domain)
+        first.setdefault(batch_idx, math.nan if loss is None else loss.item())
+        return loss
+
+    for step in (0, 1):
+        truth = ComputesAndStops(step, found.callback)
+        with contextlib.suppress(Stopped):
+            train(found, folder / f"truth{step}", truth)
+        with monkeypatch.context() as patch:
+            patch.setattr(annealing, "annealing_search", noted_search)
+            patch.setattr(LossSource, "__call__", noted_loss)
+            search_settings = {"proposal": StaysOrMoves(0.05), "acceptance": AcceptsNothing()}
+            gga = GradientGuidedAnnealing(
+                step, step + 1, num_candidates=4, **search_settings, **found.callback
+            )
+            train(found, folder / f"search{step}", gga)
+        assert first[step] == truth.loss or math.isnan(truth.loss)
+    for result in results:
+        assert all(same_score(score, result.start) for score in result.scores[::2])
+
+
+def same_score(left, right):
+    return left == right or (math.isnan(left.loss) and math.isnan(right.loss))
 
 
 def table():

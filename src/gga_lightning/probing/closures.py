@@ -25,19 +25,24 @@ def captured(function: types.FunctionType) -> Iterator[tuple[str, types.CellType
 
 
 def unfilled(
-    function: types.FunctionType,
+    function: types.FunctionType, known: dict[int, Any]
 ) -> tuple[types.FunctionType, list[tuple[str, Any, types.CellType]]]:
     """Makes a function of the same code with variables of its own.
 
     Args:
         function: The function.
+        known: The new cells of variables, by the ids of the old ones; those that are made are
+            added. Functions may have captured the same variable.
 
     Returns:
-        The new function, without defaults and attributes, and what to fill its variables with:
-        for each its name, the content in the old function, and the new cell.
+        The new function, without defaults and attributes, and what to fill the cells with that
+        were made: for each the variable's name, its content in the old function, and the new cell.
     """
-    own = tuple(types.CellType() for _ in function.__closure__ or ())
+    made = {id(cell) for cell in function.__closure__ or () if id(cell) not in known}
+    known.update((address, types.CellType()) for address in made)
+    own = tuple(known[id(cell)] for cell in function.__closure__ or ())
     new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, own)
     new.__qualname__, new.__module__ = function.__qualname__, function.__module__
     cells = dict(zip(function.__code__.co_freevars, own, strict=True))
-    return new, [(name, old.cell_contents, cells[name]) for name, old in captured(function)]
+    variables = [(name, old) for name, old in captured(function) if id(old) in made]
+    return new, [(name, old.cell_contents, cells[name]) for name, old in variables]

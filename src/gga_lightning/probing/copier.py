@@ -8,6 +8,7 @@ several times as long, and does not name the attribute that it fails on.
 import collections
 import copy
 import functools
+import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -150,7 +151,7 @@ class Copier:
             return self.copy(compiled, path)
         if not value.__closure__ and self._is_constant(value, path):
             return value
-        new, cells = unfilled(value)
+        new, cells = unfilled(value, self.memo)
         self.begin(value, new)  # a function may refer to itself
         new.__defaults__ = self.copy(value.__defaults__, (path, ".", "__defaults__"))
         new.__kwdefaults__ = self.copy(value.__kwdefaults__, (path, ".", "__kwdefaults__"))
@@ -252,6 +253,7 @@ class Copier:
         append = list.append if isinstance(new, list) else lambda new, entry: new.append(entry)
         ordered = isinstance(new, collections.OrderedDict)
         set_item: Any = collections.OrderedDict.__setitem__ if ordered else dict.__setitem__
+        set_item = set_item if isinstance(new, dict) else operator.setitem
         for entry in entries or ():
             append(new, self.copy(entry, path))
         for key, entry in pairs or ():
@@ -275,7 +277,7 @@ class Copier:
             object.__setattr__(new, name, self.copy(entry, (path, ".", name)))
 
     def copy_attributes(self, state: Any, path: Path) -> Any:
-        """Copies an object's dictionary of attributes, or another state that it is restored from."""
+        """Copies an object's dictionary of attributes, or what else it is restored from."""
         if type(state) is not dict:
             return self.copy(state, path)
         return {name: self.copy(entry, (path, ".", name)) for name, entry in state.items()}

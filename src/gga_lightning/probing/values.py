@@ -202,9 +202,12 @@ def sparse_parts(tensor: Tensor) -> list[Tensor]:
 def _same_bits(left: Tensor, right: Tensor) -> bool:
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
-    if left.is_contiguous() and right.is_contiguous() and not left.is_neg() and not left.is_conj():
-        left, right = (each.reshape(-1).view(torch.uint8) for each in (left, right))
-    return torch.equal(left, right)
+    if not left.is_contiguous() or not right.is_contiguous():
+        return torch.equal(left, right)
+    pair = [
+        each.resolve_conj().resolve_neg().reshape(-1).view(torch.uint8) for each in (left, right)
+    ]
+    return torch.equal(*pair)
 
 
 def _plain(tensor: Tensor) -> Tensor:
