@@ -1,7 +1,14 @@
 """What all tests share. Helpers to import are in tests/helpers.py."""
 
+import functools
+import importlib.metadata
+
 import pytest
 import torch
+
+# Every new Trainer looks for entry points in the metadata of all installed packages, which takes
+# 13 ms. Caching them saves about a tenth of the time of tests that train.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 
 @pytest.fixture(autouse=True)

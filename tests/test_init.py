@@ -10,8 +10,6 @@ import sys
 import gga_lightning.report.cli
 slow = {"torch", "lightning", "hydra", "matplotlib.pyplot"} & set(sys.modules)
 assert not slow, slow
-import gga_lightning
-assert gga_lightning.Walk(1e-5).radius == 1e-5
 """
 
 

@@ -3,18 +3,12 @@
 import pytest
 import torch
 
+from tests.algorithms.distributed_worker import AS_ONE
 from tests.algorithms.test_every_algorithm import NAMES
 from tests.helpers import same
 from tests.ranks import TIMEOUT, work
 
 pytestmark = TIMEOUT
-
-# Their objective is a mean over samples, or their gradients are averaged before use; the others'
-# is of each process's own part of the batch.
-AS_ONE = (
-    *("erm", "and_mask", "fish", "group_dro", "jacobian_descent", "mldg", "sam", "gsam", "sagm"),
-    *("sd", "dann"),
-)
 
 
 @pytest.fixture(scope="module")

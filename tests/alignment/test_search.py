@@ -92,7 +92,10 @@ class Recorded(Walk):
 
 
 class TestLikeThePapersCode:
-    @pytest.mark.parametrize("seed", [0, 1, 2])
+    @pytest.mark.parametrize(
+        "seed",
+        [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)],
+    )
     @pytest.mark.parametrize("make", MODELS)
     @pytest.mark.parametrize("sizes", [(8, 8, 8), (5, 12, 9, 3)])
     @pytest.mark.parametrize("engine", [evaluator, function])

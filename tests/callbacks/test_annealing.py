@@ -265,21 +265,25 @@ def outcome(callbacks, folder, backend=None, **settings):
     }
 
 
+SETTINGS = {
+    "float32": {},
+    "bf16": {"precision": "bf16-mixed"},
+    "accumulate": {"accumulate_grad_batches": 2},
+    "clip": {"gradient_clip_val": 0.1},
+}
+
+
+@pytest.fixture(scope="module", params=SETTINGS.values(), ids=SETTINGS)
+def without(request, tmp_path_factory):
+    """Settings of the trainer, and all that a training with them leaves without callbacks."""
+    return request.param, outcome([], tmp_path_factory.mktemp("plain"), **request.param)
+
+
 @pytest.mark.filterwarnings("ignore:.*ends before the window")
 class TestACallbackThatChangesNothingIsNoCallback:
     @pytest.mark.parametrize("make", NO_OPS.values(), ids=NO_OPS)
-    @pytest.mark.parametrize(
-        "settings",
-        [
-            {},
-            {"precision": "bf16-mixed"},
-            {"accumulate_grad_batches": 2},
-            {"gradient_clip_val": 0.1},
-        ],
-        ids=["float32", "bf16", "accumulate", "clip"],
-    )
-    def test_eager(self, make, settings, tmp_path):
-        plain = outcome([], tmp_path, **settings)
+    def test_eager(self, make, without, tmp_path):
+        settings, plain = without
         ours = outcome([make()], tmp_path, **settings)
         for part, value in plain.items():
             assert same(value, ours[part]), part

@@ -49,7 +49,16 @@ class TestClaim:
             raise AssertionError
         assert {path.name: path.read_bytes() for path in job.folder.iterdir()} == before
 
-    def test_refuses_a_second_process_until_the_first_ends(self, job):
+    def test_refuses_a_second_claim_until_the_first_ends(self, job):
+        with job.claim("a", []):
+            second = Job(job.folder).claim("a", [])
+            with pytest.raises(FolderInUse, match=r"another process works in .*run"), second:
+                raise AssertionError
+        with job.claim("a", []):
+            pass
+
+    @pytest.mark.slow
+    def test_refuses_a_second_process_until_the_first_is_killed(self, job):
         command = [sys.executable, "-c", HOLDS, str(job.folder)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(command, **pipes) as first:

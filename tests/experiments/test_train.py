@@ -282,7 +282,16 @@ class TestErrors:
             train.main()
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g, os in GROUPS.items() for o in os])
+# Slow: other tests compose and make every algorithm, and train with every annealing.
+OPTIONS = [
+    pytest.param(g, o, marks=pytest.mark.slow if g in ("algorithm", "annealing") else ())
+    for g, options in GROUPS.items()
+    for o in options
+    if not o.startswith("paper/")  # tests/experiments/test_experiments.py
+]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_instantiates(group, option, tmp_path):
     chosen = [f"hydra/{option.replace('/', '=')}" if group == "hydra" else f"{group}={option}"]
     if option in ("domainbed", "domainbed_domain_net", "swad", "random_search", "swad_grid"):
@@ -290,9 +299,7 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
     with initialize_config_dir(train.config_directory(), version_base="1.3"):
         config = compose("train", chosen, return_hydra_config=True)
     if group == "logger" and option in ("mlflow", "tensorboard", "wandb"):
-        return  # tests/test_loggers.py
-    if group == "experiment" and option.startswith("paper/"):
-        return  # tests/test_experiments.py
+        return  # tests/experiments/test_loggers.py
     if group == "data" and option not in ("digits", "toy"):
         with pytest.raises(ValueError, match=r"`data.*(root|file)` must be given: data"):
             train.make_data(config)

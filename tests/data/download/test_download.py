@@ -241,6 +241,7 @@ download(facts, sys.argv[1])
 """
 
 
+@pytest.mark.slow  # tests above interrupt transferring and unpacking in this process
 @pytest.mark.parametrize("when", ["transferring", "unpacking"])
 def test_killed(server, root, when):
     stalls = when == "transferring"
