@@ -11,10 +11,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from gga_lightning.probing.domains import Domain
+from gga_lightning.probing.outline import describe
 from gga_lightning.probing.record import Record
 from gga_lightning.probing.sandbox import Sandbox
 from gga_lightning.probing.source import LossSource
-from gga_lightning.probing.trees import describe
 from gga_lightning.probing.twin import Known
 
 __all__ = ["check_evaluation"]

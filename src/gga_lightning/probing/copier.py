@@ -9,15 +9,14 @@ import collections
 import copy
 import functools
 import operator
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from gga_lightning.probing.closures import unfilled
 from gga_lightning.probing.kinds import (
     RANDOM,
     is_atomic,
@@ -32,7 +31,6 @@ from gga_lightning.probing.memory import Memory
 from gga_lightning.probing.python_copies import PYTHON_COPIES
 from gga_lightning.probing.randomness import Access
 from gga_lightning.probing.state import (
-    Cell,
     Content,
     Node,
     Path,
@@ -44,7 +42,7 @@ from gga_lightning.probing.values import Array, TensorValue, is_strided
 __all__ = ["Copier"]
 
 _COMMON = {type(None), bool, int, float, str}  # the atomic kinds met most often
-_HOOKS = vars(nn.Module()).keys() - {"training", "_parameters", "_buffers", "_modules"}
+_INTERNAL = vars(LightningModule()).keys() - {"training", "_buffers"}  # hooks, and the like
 
 
 class Copier:
@@ -145,38 +143,6 @@ class Copier:
             return value
         return tuple.__new__(type(value), entries)
 
-    def _function(self, value: Any, path: Path) -> Any:
-        compiled = vars(value).get("_torchdynamo_orig_callable")
-        if compiled is not None:  # it may be bound to the original
-            return self.copy(compiled, path)
-        if not value.__closure__ and self._is_constant(value, path):
-            return value
-        new, cells = unfilled(value, self.memo)
-        self.begin(value, new)  # a function may refer to itself
-        new.__defaults__ = self.copy(value.__defaults__, (path, ".", "__defaults__"))
-        new.__kwdefaults__ = self.copy(value.__kwdefaults__, (path, ".", "__kwdefaults__"))
-        vars(new).update(self.copy_attributes(vars(value), path))
-        for name, content, cell in cells:
-            place = (path, ".", f"<locals>.{name}")
-            cell.cell_contents = self.copy(content, place)
-            self.nodes.append(Cell(place, cell))
-        return new
-
-    def _is_constant(self, function: Any, path: Path) -> bool:
-        """Whether a function refers to nothing that can change, so that it is its own copy."""
-        defaults = *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()
-        entries = *defaults, *vars(function).values()
-        return all(self.copy(entry, path) is entry for entry in entries)
-
-    def _bound_method(self, value: Any, path: Path) -> Any:
-        holder = value.__self__
-        own = self.copy(holder, path)
-        if own is holder:
-            return value
-        if isinstance(value, types.MethodType):
-            return types.MethodType(self.copy(value.__func__, path), own)
-        return getattr(own, value.__name__)
-
     def _module(self, value: Any, path: Path) -> Any:
         if "_orig_mod" in value._modules:  # compiled by torch.compile, and bound to the original
             return self.copy(value._orig_mod, path)
@@ -192,7 +158,7 @@ class Copier:
             elif name != "_compiled_call_impl":
                 plain = compiled.get(f"original_{name}", entry)
                 space[name] = self.copy(plain, (path, ".", name))
-            if torchs or name in _HOOKS:
+            if torchs or name in _INTERNAL or (name == "_buffers" and not entry):
                 self.internal.add(id(space.get(name)))
         for name in slot_names(kind):
             if hasattr(value, name):
@@ -250,7 +216,7 @@ class Copier:
             return value
         self.begin(value, _without_finalizer(new))
         # by the methods of Python's own classes, since a subclass may refuse or count changes
-        append = list.append if isinstance(new, list) else lambda new, entry: new.append(entry)
+        append: Any = list.append if isinstance(new, list) else _append
         ordered = isinstance(new, collections.OrderedDict)
         set_item: Any = collections.OrderedDict.__setitem__ if ordered else dict.__setitem__
         set_item = set_item if isinstance(new, dict) else operator.setitem
@@ -310,9 +276,6 @@ class Copier:
             frozenset: Copier._set,
             tuple: Copier._tuple,
             collections.deque: Copier._list,
-            types.FunctionType: Copier._function,
-            types.MethodType: Copier._bound_method,
-            types.BuiltinMethodType: Copier._bound_method,
             object: Copier._same,
             **PYTHON_COPIES,
         }
@@ -337,3 +300,7 @@ def _without_finalizer(new: Any) -> Any:
     if hasattr(type(new), "__del__"):
         new.__class__ = without_finalizer(type(new))
     return new
+
+
+def _append(new: Any, entry: Any) -> None:
+    new.append(entry)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gga_lightning.probing.trees import Cutter, copy_containers, count_samples, deal, describe
+from gga_lightning.probing.outline import describe
+from gga_lightning.probing.trees import Cutter, copy_containers, count_samples, deal
 
 __all__ = ["Domain", "Split", "Splitter", "shuffle_domains"]
 

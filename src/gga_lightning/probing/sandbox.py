@@ -129,7 +129,7 @@ class Sandbox:
         assert twin is not None
         if first:
             self._parts[kind] = twin.adopt(part, "batch")
-        twin.rewind()
+        twin.rewind(self._parts[kind])
         for put, state in self._draws.get(kind, ()):
             put(state)
         drawn_from = [get() for get, _ in self._random] if first else []
@@ -145,7 +145,7 @@ class Sandbox:
             if (param._version, param.data_ptr()) != old:
                 self._refuse_parameter_change(name)
         if first:
-            twin.observe()
+            twin.observe(self.part)
         if self._trial:
             twin.learn()
         if first:

@@ -2,10 +2,11 @@
 
 import collections
 import inspect
+import itertools
 import operator
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import CellType
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "Attributes",
     "Cell",
     "Content",
+    "Contents",
     "Node",
     "Opaque",
     "Path",
@@ -115,6 +117,49 @@ def _entries(live: Any) -> Any:
         kind: Any = collections.OrderedDict if ordered else dict
         return dict(kind.items(live))
     return set(live) if isinstance(live, set) else list(live)
+
+
+class Contents:
+    """Many containers, to be compared at once."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        """Sorts state into containers whose entries have an order, and all else.
+
+        Args:
+            nodes: The state.
+        """
+        self._others: list[Node] = []
+        self._ordered: list[Content] = []
+        for node in nodes:
+            ordered = isinstance(node, Content) and not isinstance(node.live, set)
+            (self._ordered if ordered else self._others).append(node)  # pyright: ignore
+        self._entries: list[Any] = []
+        saved: list[Any] = []
+        for node in self._ordered:
+            if isinstance(node.live, dict):
+                self._entries += dict.values(node.live), _ENDS
+                saved += *dict(node.saved).values(), *_ENDS
+            if not isinstance(node, Attributes):  # whose names tell less than their values
+                self._entries += (
+                    dict.keys(node.live) if isinstance(node.live, dict) else node.live,
+                    _ENDS,
+                )
+                saved += *node.saved, *_ENDS
+        self._saved = saved
+
+    def restore(self) -> None:
+        """Restores what has changed."""
+        entries = itertools.chain.from_iterable(self._entries)
+        if any(map(operator.is_not, entries, self._saved)):
+            for node in self._ordered:
+                if node.changed():
+                    node.restore()
+        for node in self._others:
+            if node.changed():
+                node.restore()
+
+
+_ENDS = (object(),)  # stands after the entries of a container
 
 
 class Attributes(Content):

@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Cutter", "content_sum", "copy_containers", "count_samples", "deal", "describe"]
+from gga_lightning.probing.outline import describe
+
+__all__ = [
+    "Cutter",
+    "content_sum",
+    "copy_containers",
+    "count_samples",
+    "deal",
+    "leaves",
+]
 
 _Place = tuple[Any, ...]
 
@@ -203,29 +212,21 @@ def content_sum(batch: Any) -> int:
     return sum(content_sum(child) for child in _children(batch) or [])
 
 
-def describe(batch: Any) -> str:
-    """Outlines a batch for a message, one level deep.
+def leaves(batch: Any) -> Iterator[Any]:
+    """Finds what is neither a mapping, a list, a tuple nor a dataclass.
 
     Args:
         batch: A tree.
 
-    Returns:
-        Such as ``a tuple (float32[6, 2], int64[6])``.
+    Yields:
+        Its entries of other types.
     """
-    if isinstance(batch, Mapping):
-        inside = ", ".join(f"{key!r}: {_outline(value)}" for key, value in batch.items())
-        return f"a {type(batch).__name__} {{{inside}}}"
-    if isinstance(batch, tuple | list):
-        return f"a {type(batch).__name__} ({', '.join(_outline(value) for value in batch)})"
-    return f"a {_outline(batch)}"
-
-
-def _outline(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    if isinstance(value, tuple | list):
-        return f"{type(value).__name__} of {len(value)}"
-    return type(value).__name__
+    children = _children(batch)
+    if children is None:
+        yield batch
+    else:
+        for child in children:
+            yield from leaves(child)
 
 
 def _is_list(tree: Any) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gga_lightning.probing.copier import Copier
 from gga_lightning.probing.memory import Sample
-from gga_lightning.probing.state import Node, Opaque, Path, text
+from gga_lightning.probing.state import Contents, Node, Opaque, Path, text
+from gga_lightning.probing.trees import leaves
 from gga_lightning.probing.values import TensorValue, count_changes, is_strided, same_numbers
 
 __all__ = ["Known", "Tripwire", "Twin"]
@@ -110,12 +111,15 @@ class Twin(Copier):
         self._original = module
         self._watched: list[Node] = []
         self._unwatched: list[Node] = []
-        self._numbers: list[TensorValue] = []
+        self._contents = Contents(())
+        self._of_tensor: dict[int, TensorValue] = {}
+        self._numbers: dict[int, list[TensorValue]] = {}  # by the ids of what was adopted
         self._lent: list[tuple[Path, Tensor, int]] = []  # with their counts of changes
         self._backups: list[tuple[Tensor, Tensor, int]] = []
         self._large: list[Any] = []  # arrays of a trial
         self._changing: set[int] = set()  # the ids of large tensors and arrays
         self.module: Any = self.adopt(module, "self")
+        self._own_numbers = self._numbers[id(self.module)]
         self._owned: list[tuple[nn.Parameter, Tensor, int]] = [  # trainable, of a trial
             (param, self.memo[id(param)], 0)
             for param in module.parameters()
@@ -143,13 +147,19 @@ class Twin(Copier):
         before = len(self.nodes)
         with _deep_recursion():
             new = self.copy(value, (None, "", name))
+        numbers: dict[int, TensorValue] = {}
         for node in self.nodes[before:]:
             if isinstance(node, TensorValue):
-                self._numbers.append(node)
+                numbers[id(node.live)] = self._of_tensor[id(node.live)] = node
             elif isinstance(node, Opaque) or id(node.live) in self.internal:
                 self._unwatched.append(node)
             else:
                 self._watched.append(node)
+        # parts of a batch may share tensors, such as class weights
+        shared = (id(leaf) for leaf in leaves(new) if id(leaf) in self._of_tensor)
+        numbers |= {address: self._of_tensor[address] for address in shared}
+        self._numbers[id(new)] = list(numbers.values())
+        self._contents = Contents(self._watched)
         return new
 
     def lends(self, value: Any, path: Path) -> bool:
@@ -184,16 +194,23 @@ class Twin(Copier):
         if hasattr(type(module), "log_dict"):
             vars(module).update({name: _ignore for name in _LOGS if name not in vars(module)})
 
-    def rewind(self) -> None:
-        """Takes back what runs have changed."""
-        for node in self._watched:
-            if node.changed():
-                node.restore()
-        TensorValue.restore_all(self._numbers)
+    def rewind(self, part: Any = None) -> None:
+        """Takes back what runs have changed.
+
+        Args:
+            part: The adopted batch that the next run takes, if any.
+        """
+        self._contents.restore()
+        numbers = [node for node in self._numbers.get(id(part), ()) if node.may_have_changed()]
+        if numbers or self._own_numbers:
+            TensorValue.restore_all([*self._own_numbers, *numbers])
         self._owned = [(param, own, own._version) for param, own, _ in self._owned]
 
-    def observe(self) -> None:
+    def observe(self, part: Any = None) -> None:
         """Looks for changes that are rare. Call it after the first run of a kind.
+
+        Args:
+            part: The adopted batch that the run took, if any.
 
         Raises:
             MisconfigurationException: If a change cannot be taken back.
@@ -207,6 +224,9 @@ class Twin(Copier):
                 )
             self._unwatched.remove(node)
             self._watched.append(node)
+            self._contents = Contents(self._watched)
+        for node in self._numbers.get(id(part), ()):
+            node.uncounted = not node.may_have_changed() and node.changed()
         for path, tensor, version in self._lent:
             if count_changes(tensor) != version:
                 _refuse_late_change(f"`{text(path)}`")
@@ -231,7 +251,7 @@ class Twin(Copier):
                 self._changing.add(id(tensor))
                 self._known.constant.pop(id(tensor), None)
                 tensor.data.copy_(backup)
-        changed = {id(node.live) for node in (*self._watched, *self._numbers) if node.changed()}
+        changed = {id(node.live) for node in (*self._watched, *self._own_numbers) if node.changed()}
         for value in self._large:
             if id(self.memo[id(value)]) in changed:
                 self._changing.add(id(value))

@@ -22,19 +22,31 @@ __all__ = [
 
 
 class TensorValue(Node):
-    """The numbers of a strided tensor that is a copy of another one."""
+    """The numbers of a strided tensor that is a copy of another one.
 
-    __slots__ = ("_first", "_home", "_source")
+    Attributes:
+        uncounted: Whether it is known to change in a way that PyTorch does not count.
+    """
+
+    __slots__ = ("_first", "_home", "_source", "_version", "uncounted")
 
     def __init__(self, path: Path, live: Tensor, source: Tensor) -> None:
         """Remembers the present state."""
         super().__init__(path, live)
         self._first = _plain(live)  # where the numbers are, should the tensor get other memory
         self._home, self._source = _once_each(self._first, _plain(source))
+        self._version, self.uncounted = live._version, False
 
     def changed(self) -> bool:
         """Tells whether its bits differ from those of the source, at the cost of reading both."""
         return not _same_bits(_plain(self.live), self._source)
+
+    def may_have_changed(self) -> bool:
+        """Tells whether it was changed since it was restored, by what PyTorch counts."""
+        live = self.live
+        if self.uncounted or live._version != self._version:
+            return True
+        return live.data_ptr() != self._first.data_ptr()
 
     def restore(self) -> None:
         """Takes the numbers from the source."""
@@ -58,6 +70,8 @@ class TensorValue(Node):
         torch._foreach_copy_(  # pyright: ignore[reportPrivateUsage]
             [node._home for node in nodes], [node._source for node in nodes]
         )
+        for node in nodes:
+            node._version = node.live._version
 
 
 class SparseValue(Node):
