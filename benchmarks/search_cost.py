@@ -1,7 +1,7 @@
 """Time and memory of a searched step, ours against the paper's, interleaved in one run.
 
     python benchmarks/search_cost.py
-    python benchmarks/search_cost.py --models mlp resnet18 --rounds 9
+    python benchmarks/search_cost.py --models mlp resnet18 --proposals walk --rounds 9
     python benchmarks/search_cost.py --device cuda
     python benchmarks/search_cost.py --before ../before/src     # against another version of ours
     python benchmarks/search_cost.py --buffer                   # a buffer that nothing touches
@@ -222,7 +222,7 @@ def against_paper(arguments):
     )
     for name in arguments.models:
         paper = in_new_process("memory", name, "paper", arguments.device)
-        for engine in ENGINES:
+        for engine in arguments.proposals:
             found = compare(name, engine, arguments.rounds, arguments.device)
             memory = in_new_process("memory", name, engine, arguments.device)
             spread = f"({found['low']:.2f}-{found['high']:.2f})"
@@ -251,7 +251,7 @@ def alternate(arguments, left, right):
 def against_before(arguments):
     print(f"{'model':10} {'proposal':8} {'ms a step: before':>18} {'now':>9} {'now / before':>13}")
     for name in arguments.models:
-        for engine in ENGINES:
+        for engine in arguments.proposals:
             setting = (name, engine, 3, arguments.device, 0)
             before, now = alternate(arguments, (arguments.before, *setting), (None, *setting))
             print(
@@ -276,6 +276,7 @@ def with_buffer(arguments):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--proposals", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--before", help="folder of another version's packages")

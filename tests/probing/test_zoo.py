@@ -191,7 +191,11 @@ def folder(tmp_path):
 @pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
 )
-@pytest.mark.parametrize("kind", CALLBACKS)
+@pytest.mark.parametrize(
+    "kind",
+    ["search", "voting"]  # the others evaluate by the same code, so they need not be run often
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in ("noise", "monitor", "random")],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_untouched_or_refused(name, kind, folder):
     found = CASES[name]
@@ -254,7 +258,16 @@ class ComputesAndStops(Callback):
 @pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
 )
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused is None])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if case.make.__module__ == "tests.zoo.late"
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name, case in CASES.items()
+        if case.refused is None
+    ],
+)
 def test_losses_are_those_of_the_module_itself_at_every_candidate(name, folder, monkeypatch):
     found, results, first = CASES[name], [], {}
     search, loss_of = annealing.annealing_search, LossSource.__call__
