@@ -316,6 +316,20 @@ class TestLargeValues:
         with pytest.raises(MisconfigurationException, match=r"changed `self\.constant` in place"):
             made.observe()
 
+    def test_arrays_cannot_be_written_to(self, module):
+        made = twin(module, self.learned(module))
+        assert made.read_only_names() == "`self.array`"
+        with pytest.raises(ValueError, match="read-only"):
+            made.module.array[0] = 1
+
+    def test_changes_through_data_are_found_in_a_sample(self, module):
+        made = twin(module, self.learned(module))
+        made.check_sample()
+        made.module.frozen.data.mul_(0.9).add_(0.1)
+        made.observe()
+        with pytest.raises(MisconfigurationException, match=r"self\.frozen`.* through `\.data`"):
+            made.check_sample()
+
     def test_are_copied_before_anything_is_known(self, module):
         assert not same_memory(twin(module).module, module, "constant")
 

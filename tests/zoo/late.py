@@ -133,6 +133,16 @@ class LateArray(Net):
             self.forgotten[:8] += 1
 
 
+@case("a large array that is read, as a tensor too")
+class LargeTable(Net):
+    def __init__(self):
+        super().__init__()
+        self.table = np.ones((LARGE, 8))
+
+    def factor(self):
+        return torch.from_numpy(self.table[:8]).mean() + self.table[-1, 0]
+
+
 @case("a list for each of 20,000 samples")
 class SampleLosses(Net):
     def __init__(self):

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Generator, Hashable
 from typing import Any
 
@@ -85,6 +86,9 @@ class Sandbox:
             self._silence()
             if self._twin is None:
                 self._make_twin()
+            if self._twin is not None and self._twin.read_only:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             stack.enter_context(torch.enable_grad())
             stack.enter_context(trainer.precision_plugin.train_step_context())
             if self._full_precision:
@@ -98,10 +102,12 @@ class Sandbox:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
-        if self._twin is not None and error[0] is None:
-            self._twin.check_sample()
-        if not self._trial:
-            self.discard()
+        try:
+            if self._twin is not None and error[0] is None:
+                self._twin.check_sample()
+        finally:
+            if not self._trial:
+                self.discard()
 
     def discard(self) -> None:
         """Frees the copies at once; they may refer to themselves."""
