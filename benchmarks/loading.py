@@ -1,4 +1,4 @@
-"""Images a second through the training transforms, ours against the reference suite's way.
+"""Images a second through the training transforms, ours against DomainBed's way.
 
     python benchmarks/loading.py
     python benchmarks/loading.py --quick

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from tests.zoo import Small, case, loss_of, numbers, pooled
+from tests.zoo import Small, case, helpers, loss_of, numbers, pooled
 
 SEEN = []
 CALLS = 0
@@ -243,21 +243,9 @@ class ClassCounter(Net):
         return loss_of(self.net, batch)
 
 
-def counted(function):
-    """A decorator with a counter."""
-
-    @functools.wraps(function)
-    def wrapper(*args):
-        wrapper.calls += 1
-        return function(*args)
-
-    wrapper.calls = 0
-    return wrapper
-
-
 @case("a decorated step that counts", refused="changed `Decorated.training_step.calls`")
 class Decorated(Net):
-    @counted
+    @helpers.counted
     def training_step(self, batch, batch_idx):
         return loss_of(self.net, batch)
 

@@ -18,7 +18,7 @@ __all__ = ["Draw", "EvaluationSampler", "TrainBatches", "TrainSampler", "Transfo
 
 
 def seed_hash(*values: Any) -> int:
-    """Goes the reference suite's way from a tuple to a seed.
+    """Computes a seed from a tuple as DomainBed does.
 
     Args:
         *values: The tuple.

@@ -203,7 +203,7 @@ class DomainDataModule(DomainLoaders):
 def split_indices(
     size: int, fraction: float, split_seed: int, domain_index: int
 ) -> tuple[list[int], list[int]]:
-    """Splits a domain's indices in two as the reference suite does.
+    """Splits a domain's indices in two as DomainBed does.
 
     Args:
         size: How many samples the domain has.

@@ -1,4 +1,4 @@
-"""Run folders: whose one is, whether its job is finished, and how it goes on."""
+"""Run folders: whose one is, whether its job is finished, and how it is resumed."""
 
 import contextlib
 import csv
@@ -25,11 +25,11 @@ class FolderInUse(ValueError):
 
 
 class Job:
-    """A training and its folder, which is finished or can be gone on with.
+    """A training and its folder, which is finished or can be resumed.
 
     It is finished when ``result.json`` is there. Until then ``job.json`` says whose the folder
     is and at which optimizer steps the job was started; ``failure.json`` is there if its last
-    start ended with an error. A start goes on from ``checkpoints/last.ckpt``.
+    start ended with an error. A start resumes from ``checkpoints/last.ckpt``.
 
     Attributes:
         folder: The run folder.
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, if there is one."""
+        """The checkpoint to resume from, if there is one."""
         path = self.folder / "checkpoints" / "last.ckpt"
         return path if path.exists() else None
 

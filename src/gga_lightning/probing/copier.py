@@ -31,9 +31,11 @@ from gga_lightning.probing.memory import Memory
 from gga_lightning.probing.python_copies import PYTHON_COPIES
 from gga_lightning.probing.randomness import Access
 from gga_lightning.probing.state import (
+    Attributes,
     Content,
     Node,
     Path,
+    Slots,
     object_nodes,
 )
 from gga_lightning.probing.value_copies import copy_array, copy_random, copy_tensor
@@ -121,7 +123,9 @@ class Copier:
 
     def _dict(self, value: Any, path: Path) -> Any:
         new = self.memo[id(value)] = type(value)()
-        if _COMMON.issuperset(map(type, value)) and _COMMON.issuperset(map(type, value.values())):
+        if not value:
+            pass  # as most of a module's are
+        elif _COMMON.issuperset(map(type, value)) and _COMMON.issuperset(map(type, value.values())):
             new.update(value)
         else:
             for key, entry in value.items():
@@ -148,7 +152,6 @@ class Copier:
             return self.copy(value._orig_mod, path)
         kind: Any = type(value)
         new = self.begin(value, object.__new__(without_finalizer(kind)))
-        torchs = kind.__module__.startswith("torch.")
         space, compiled = vars(new), vars(value).get("_compiler_ctx") or {}
         for name, entry in vars(value).items():
             if name in ("_parameters", "_buffers", "_modules"):
@@ -158,16 +161,20 @@ class Copier:
             elif name != "_compiled_call_impl":
                 plain = compiled.get(f"original_{name}", entry)
                 space[name] = self.copy(plain, (path, ".", name))
-            if torchs or name in _INTERNAL or (name == "_buffers" and not entry):
-                self.internal.add(id(space.get(name)))
         for name in slot_names(kind):
             if hasattr(value, name):
                 object.__setattr__(new, name, self.copy(getattr(value, name), (path, ".", name)))
         self.prepare(new)
-        self.nodes += object_nodes(new, path)
+        self.nodes.append(Attributes(path, space, kind))
+        if slot_names(kind):
+            self.nodes.append(Slots(path, new, slot_names(kind)))
         self.spaces.append(space)
-        if torchs:
-            self.internal.add(id(space))
+        if kind.__module__.startswith("torch."):
+            self.internal.update(map(id, (space, *space.values())))
+        else:
+            self.internal.update(id(space[name]) for name in space.keys() & _INTERNAL)
+            if not space["_buffers"]:
+                self.internal.add(id(space["_buffers"]))
         return new
 
     def _registered(self, value: Any, path: Path) -> Any:

@@ -10,7 +10,7 @@ import random
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,7 +165,8 @@ def pickle_recipe(value: Any) -> list[Any] | None:
     return None if isinstance(found, str) else [*found, *[None] * (6 - len(found))]
 
 
-def slot_names(kind: type) -> list[str]:
+@functools.cache
+def slot_names(kind: type) -> Sequence[str]:
     """Lists the slots of a class and its bases.
 
     Args:

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Memory", "Sample"]
+__all__ = ["LARGE", "Memory", "Sample"]
 
-_LARGE = 2**20  # bytes
+LARGE = 2**20
+"""How many bytes make a tensor or an array large."""
+
 _TAKEN = 1024  # numbers of each tensor
 
 
@@ -47,7 +49,7 @@ class Memory:
             if new.stride() == tensor.stride():
                 self._copies[address] = new.untyped_storage()
             return new
-        if own is None and memory.nbytes() < max(_LARGE, 4 * tensor.nbytes):
+        if own is None and memory.nbytes() < max(LARGE, 4 * tensor.nbytes):
             own = self._copies[address] = memory.clone()
         if own is None or tensor.is_conj() or tensor.is_neg():
             return tensor.detach().clone()
@@ -68,7 +70,7 @@ class Memory:
             root = root.base
         # arrays of another class may have a memory of their own, such as a file
         regular = type(root) is np.ndarray and (root.flags.c_contiguous or root.flags.f_contiguous)
-        if not regular or not root.nbytes or root.nbytes > max(_LARGE, 4 * array.nbytes):
+        if not regular or not root.nbytes or root.nbytes > max(LARGE, 4 * array.nbytes):
             return np.array(array, copy=True, subok=True)
         address = _address(root)
         if address not in self._copies:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from gga_lightning.probing.closures import captured
 from gga_lightning.probing.kinds import CONTAINERS, RANDOM, is_atomic, is_external, slot_names
+from gga_lightning.probing.memory import LARGE
 from gga_lightning.probing.randomness import object_random_state
 from gga_lightning.probing.state import (
     Attributes,
@@ -36,7 +37,6 @@ __all__ = ["Record", "digest"]
 _CHUNK = 2**20  # numbers that are digested at once
 _MANY = 10_000  # entries above which only some of a container's are looked into
 _SOME = 100
-_LARGE = 2**20  # bytes
 _NOT_USERS = {*sys.stdlib_module_names, "gga_lightning"} - {"__main__"}
 
 
@@ -281,7 +281,7 @@ def _attributes(path: Path, space: dict[str, Any]) -> Iterator[tuple[Path, Any]]
 
 def _is_small(value: Any) -> bool:
     if isinstance(value, Tensor | np.ndarray):
-        return value.nbytes <= _LARGE
+        return value.nbytes <= LARGE
     return not isinstance(value, (*CONTAINERS, tuple)) or len(value) <= _SOME
 
 

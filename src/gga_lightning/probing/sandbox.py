@@ -85,8 +85,8 @@ class Sandbox:
             self._keep_surroundings(stack)
             self._silence()
             if self._twin is None:
-                self._make_twin()
-            if self._twin is not None and self._twin.read_only:
+                self._twin = self._make_twin()
+            if self._twin.read_only:
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             stack.enter_context(torch.enable_grad())
@@ -201,11 +201,11 @@ class Sandbox:
             if experiment is not None:
                 self._instead[id(experiment)] = Silence(experiment)
 
-    def _make_twin(self) -> None:
+    def _make_twin(self) -> Twin:
         optimizers = self._trainer.optimizers
         schedules = [config.scheduler for config in self._trainer.lr_scheduler_configs]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        self._twin = Twin(
+        twin = Twin(
             self._original,
             self._known,
             optimized={id(param) for group in groups for param in group["params"]},
@@ -213,10 +213,11 @@ class Sandbox:
             instead=self._instead | {id(part): part for part in (*optimizers, *schedules)},
         )
         globally = global_random_states(self._original.device)
-        self._random: list[Access] = [*globally, *self._twin.random_states]
+        self._random: list[Access] = [*globally, *twin.random_states]
         self._shared = [(n, p) for n, p in self._original.named_parameters() if p.requires_grad]
         self._memories = [param.detach() for _, param in self._shared]
-        self.module: Any = self._twin.module
+        self.module: Any = twin.module
+        return twin
 
 
 def _restore(space: dict[str, Any], saved: dict[str, Any]) -> None:

@@ -120,32 +120,34 @@ def _entries(live: Any) -> Any:
 
 
 class Contents:
-    """Many containers, to be compared at once."""
+    """State of which little changes: the entries of all its containers are compared at once."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        """Sorts state into containers whose entries have an order, and all else.
+    def __init__(self) -> None:
+        """Has no state yet."""
+        self._ordered: list[Content] = []
+        self._others: list[Node] = []
+        self._entries: list[Iterable[Any]] = []
+        self._saved: list[Any] = []
+
+    def add(self, node: Node) -> None:
+        """Adds a piece of state.
 
         Args:
-            nodes: The state.
+            node: The state.
         """
-        self._others: list[Node] = []
-        self._ordered: list[Content] = []
-        for node in nodes:
-            ordered = isinstance(node, Content) and not isinstance(node.live, set)
-            (self._ordered if ordered else self._others).append(node)  # pyright: ignore
-        self._entries: list[Any] = []
-        saved: list[Any] = []
-        for node in self._ordered:
-            if isinstance(node.live, dict):
-                self._entries += dict.values(node.live), _ENDS
-                saved += *dict(node.saved).values(), *_ENDS
-            if not isinstance(node, Attributes):  # whose names tell less than their values
-                self._entries += (
-                    dict.keys(node.live) if isinstance(node.live, dict) else node.live,
-                    _ENDS,
-                )
-                saved += *node.saved, *_ENDS
-        self._saved = saved
+        if not isinstance(node, Content) or isinstance(node.live, set):
+            self._others.append(node)
+            return
+        self._ordered.append(node)
+        live, saved = node.live, node.saved
+        if isinstance(live, dict):
+            self._compare(dict.values(live), dict(saved).values())
+        if not isinstance(node, Attributes):  # whose names tell less than their values
+            self._compare(dict.keys(live) if isinstance(live, dict) else live, saved)
+
+    def _compare(self, live: Iterable[Any], saved: Iterable[Any]) -> None:
+        self._entries += live, _ENDS
+        self._saved += *saved, *_ENDS
 
     def restore(self) -> None:
         """Restores what has changed."""

@@ -12,7 +12,7 @@ from gga_lightning.probing.copier import Copier
 from gga_lightning.probing.memory import Sample
 from gga_lightning.probing.state import Contents, Node, Opaque, Path, text
 from gga_lightning.probing.trees import leaves
-from gga_lightning.probing.values import TensorValue, count_changes, is_strided, same_numbers
+from gga_lightning.probing.values import Array, TensorValue, count_changes, is_strided, same_numbers
 
 __all__ = ["Known", "Tripwire", "Twin"]
 
@@ -108,10 +108,9 @@ class Twin(Copier):
         super().__init__(instead or {}, [p for p in module.parameters() if id(p) in shared])
         self._known = known
         self._trial = trial
-        self._original = module
-        self._watched: list[Node] = []
+        self._watched = Contents()
         self._unwatched: list[Node] = []
-        self._contents = Contents(())
+        self._arrays: list[Array] = []
         self._of_tensor: dict[int, TensorValue] = {}
         self._numbers: dict[int, list[TensorValue]] = {}  # by the ids of what was adopted
         self._lent: list[tuple[Path, Tensor, int]] = []  # with their counts of changes
@@ -151,15 +150,16 @@ class Twin(Copier):
         for node in self.nodes[before:]:
             if isinstance(node, TensorValue):
                 numbers[id(node.live)] = self._of_tensor[id(node.live)] = node
+            elif isinstance(node, Array):
+                self._arrays.append(node)
             elif isinstance(node, Opaque) or id(node.live) in self.internal:
                 self._unwatched.append(node)
             else:
-                self._watched.append(node)
+                self._watched.add(node)
         # parts of a batch may share tensors, such as class weights
         shared = (id(leaf) for leaf in leaves(new) if id(leaf) in self._of_tensor)
         numbers |= {address: self._of_tensor[address] for address in shared}
         self._numbers[id(new)] = list(numbers.values())
-        self._contents = Contents(self._watched)
         return new
 
     def lends(self, value: Any, path: Path) -> bool:
@@ -200,10 +200,11 @@ class Twin(Copier):
         Args:
             part: The adopted batch that the next run takes, if any.
         """
-        self._contents.restore()
+        self._watched.restore()
+        for array in self._arrays:
+            array.restore()
         numbers = [node for node in self._numbers.get(id(part), ()) if node.may_have_changed()]
-        if numbers or self._own_numbers:
-            TensorValue.restore_all([*self._own_numbers, *numbers])
+        TensorValue.restore_all([*self._own_numbers, *numbers])
         self._owned = [(param, own, own._version) for param, own, _ in self._owned]
 
     def observe(self, part: Any = None) -> None:
@@ -223,10 +224,10 @@ class Twin(Copier):
                     f"a dict. Or: {_WAY_OUT} change it."
                 )
             self._unwatched.remove(node)
-            self._watched.append(node)
-            self._contents = Contents(self._watched)
+            self._watched.add(node)
         for node in self._numbers.get(id(part), ()):
-            node.uncounted = not node.may_have_changed() and node.changed()
+            if not node.may_have_changed():
+                node.uncounted = node.changed()
         for path, tensor, version in self._lent:
             if count_changes(tensor) != version:
                 _refuse_late_change(f"`{text(path)}`")
@@ -251,7 +252,7 @@ class Twin(Copier):
                 self._changing.add(id(tensor))
                 self._known.constant.pop(id(tensor), None)
                 tensor.data.copy_(backup)
-        changed = {id(node.live) for node in (*self._watched, *self._own_numbers) if node.changed()}
+        changed = {id(array.live) for array in self._arrays if array.changed()}
         for value in self._large:
             if id(self.memo[id(value)]) in changed:
                 self._changing.add(id(value))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gga_lightning.probing.memory import LARGE
 from gga_lightning.probing.randomness import object_random_state
 from gga_lightning.probing.state import Attributes, Path, Slots
 from gga_lightning.probing.values import Array, ObjectArray, SparseValue, TensorValue, is_strided
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from gga_lightning.probing.copier import Copier
 
 __all__ = ["copy_array", "copy_random", "copy_tensor"]
-
-_LARGE = 2**20  # bytes
 
 
 def copy_tensor(copier: "Copier", value: Tensor, path: Path) -> Any:
@@ -34,7 +33,7 @@ def copy_tensor(copier: "Copier", value: Tensor, path: Path) -> Any:
     if not is_strided(value) or value.is_inference() or hasattr(kind, "__tensor_flatten__"):
         return _unusual_tensor(copier, value, path)
     plain = value if kind is Tensor else value.detach().as_subclass(Tensor)
-    if value.nbytes > _LARGE and copier.lends(value, path):
+    if value.nbytes > LARGE and copier.lends(value, path):
         new = plain.detach()  # the same memory, and the same count of changes
     else:
         new = copier.memory.copy(plain)
@@ -55,7 +54,7 @@ def copy_tensor(copier: "Copier", value: Tensor, path: Path) -> Any:
 
 def _unusual_tensor(copier: "Copier", value: Tensor, path: Path) -> Any:
     """Copies a tensor of another layout, or of a class that wraps other tensors."""
-    if value.numel() * value.element_size() > _LARGE and copier.lends(value, path):
+    if value.numel() * value.element_size() > LARGE and copier.lends(value, path):
         return value
     try:
         deep = type(value) is not Tensor and value.is_leaf
@@ -78,13 +77,13 @@ def copy_array(copier: "Copier", value: Any, path: Path) -> Any:
     Returns:
         The copy.
     """
+    if value.dtype.hasobject:
+        return _object_array(copier, value, path)
     in_file = isinstance(value, np.memmap)
-    if in_file or (value.nbytes > _LARGE and copier.lends(value, path)):
+    if in_file or (value.nbytes > LARGE and copier.lends(value, path)):
         new = value.view()
         new.flags.writeable = False
         copier.read_only.append(path)
-    elif value.dtype.hasobject:
-        return _object_array(copier, value, path)
     else:
         new = copier.memory.copy_array(value)
         copier.nodes.append(Array(path, new, value))

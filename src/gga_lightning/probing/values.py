@@ -53,7 +53,6 @@ class TensorValue(Node):
         self.restore_all([self])
 
     @staticmethod
-    @torch.no_grad()
     def restore_all(nodes: Sequence["TensorValue"]) -> None:
         """Takes the numbers of several tensors from their sources, in few calls.
 
@@ -66,10 +65,10 @@ class TensorValue(Node):
             live, first = node.live, node._first
             if live.data_ptr() != first.data_ptr() or live.shape != first.shape:
                 live.data = first
-        # in few calls, as PyTorch's own optimizers do it
-        torch._foreach_copy_(  # pyright: ignore[reportPrivateUsage]
-            [node._home for node in nodes], [node._source for node in nodes]
-        )
+        with torch.no_grad():  # in few calls, as PyTorch's own optimizers do it
+            torch._foreach_copy_(  # pyright: ignore[reportPrivateUsage]
+                [node._home for node in nodes], [node._source for node in nodes]
+            )
         for node in nodes:
             node._version = node.live._version
 
@@ -225,12 +224,16 @@ def _same_bits(left: Tensor, right: Tensor) -> bool:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().as_subclass(Tensor)
+    plain = tensor.detach()
+    return plain if type(plain) is Tensor else plain.as_subclass(Tensor)
 
 
 def _once_each(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Leaves out the repetitions of an expanded tensor, which cannot be written to."""
-    for dim, stride in enumerate(tensors[0].stride()):
+    strides = tensors[0].stride()
+    if 0 not in strides:
+        return tensors
+    for dim, stride in enumerate(strides):
         if stride == 0 and tensors[0].shape[dim] > 1:
             tensors = tuple(tensor.narrow(dim, 0, 1) for tensor in tensors)
     return tensors
