@@ -9,7 +9,7 @@ _LONGEST = 255  # bytes of a file's name, on all common file systems
 
 
 def plain_name(text: str) -> str:
-    """Makes names equal that look the same.
+    r"""Makes names equal that look the same.
 
     ``"polar bear"`` is one class, whether it is typed with two spaces, with a space at its end,
     with a no-break space, or with a zero-width character in it. The same holds for the two ways
@@ -24,7 +24,7 @@ def plain_name(text: str) -> str:
         spaces between its words.
 
     Example:
-        >>> plain_name(" polar \\u00a0 bear ")
+        >>> plain_name(" polar \u00a0 bear ")
         'polar bear'
     """
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
