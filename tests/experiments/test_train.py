@@ -469,21 +469,3 @@ class TestManyJobs:
         assert sorted(result["seed"] for result in results) == [0, 1]
         assert all(result["overrides"][0].startswith("hydra.searchpath=") for result in results)
         assert not list(tmp_path.glob("outputs"))
-
-    @pytest.mark.slow
-    def test_optuna(self, tmp_path):
-        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-        command = [
-            sys.executable,
-            "-m",
-            "gga_lightning.experiments.train",
-            "-m",
-            *SMALL,
-            "data=toy",
-        ]
-        command += ["hydra/sweeper=optuna_validation", "hydra.sweeper.n_trials=2"]
-        command += ["annealing=none", "hydra.sweep.dir=s"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results = [json.loads(p.read_text()) for p in (tmp_path / "s").glob("*/result.json")]
-        assert len({result["settings"]["algorithm.optimizer.lr"] for result in results}) == 2
