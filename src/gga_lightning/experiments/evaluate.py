@@ -1,6 +1,7 @@
 """``gga-eval``: the model that a selection rule chose, on its held-out domain or on new data."""
 
 import argparse
+import importlib.metadata
 import json
 import logging
 import os
@@ -25,7 +26,9 @@ from gga_lightning.data import DomainDataset
 from gga_lightning.data.loaders import DomainLoaders
 from gga_lightning.experiments.configuration import config_directory, explain
 from gga_lightning.experiments.jobs import Job
+from gga_lightning.experiments.terminal import tidy
 from gga_lightning.experiments.train import RANK_ZERO_LOGGER, make_algorithm, make_data
+from hydra_plugins.gga_lightning_sweeper import names_as_text
 
 __all__ = ["Accuracy", "WholeDomains", "evaluate", "load_model", "main"]
 
@@ -227,7 +230,8 @@ def _facts(folder: Path, config: DictConfig) -> Any:
 
 def _other_data(folder: Path, overrides: Sequence[str]) -> DictConfig:
     """The run's data with other settings, or all samples of the data that are chosen."""
-    groups = [o.key_or_group for o in OverridesParser.create().parse_overrides(list(overrides))]
+    overrides = names_as_text(overrides)
+    groups = [o.key_or_group for o in OverridesParser.create().parse_overrides(overrides)]
     for word, group in zip(overrides, groups, strict=True):
         if group.partition(".")[0] != "data":
             raise ValueError(
@@ -237,7 +241,7 @@ def _other_data(folder: Path, overrides: Sequence[str]) -> DictConfig:
     chosen = "data" in groups
     place = Path(config_directory()) if chosen else folder / ".hydra"
     with initialize_config_dir(str(place.resolve()), version_base="1.3"):
-        data = compose("train" if chosen else "config", list(overrides)).data
+        data = compose("train" if chosen else "config", overrides).data
     if chosen:
         data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
     return data
@@ -276,7 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     for run in runs:
         try:
-            found = evaluate(run, options.selection, overrides, device=options.device)
+            with tidy("gga-eval"):
+                found = evaluate(run, options.selection, overrides, device=options.device)
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
@@ -306,6 +311,8 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "gpu"), default="auto", help="(%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON a run")
+    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
+    parser.add_argument("--version", action="version", version=version)
     return parser
 
 

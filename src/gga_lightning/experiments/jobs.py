@@ -62,6 +62,11 @@ class Job:
     def claim(self, config_hash: str, overrides: Sequence[str]) -> Generator[None]:
         """Holds the folder for this process, and notes an error that ends the job.
 
+        Another process may have finished the job just before: ask :meth:`result` again in the
+        body. The lock's file is removed with the claim of a finished job, since nobody will train
+        in the folder any more. A process that had opened the file before gets a lock of no use,
+        and finds the result.
+
         Args:
             config_hash: The job's identity, see :mod:`gga_lightning.experiments.identity`.
             overrides: What was typed or swept for the job, for reports.
@@ -74,7 +79,8 @@ class Job:
             ValueError: If it is another job's.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")  # the kernel's: it ends with the process
+        path = self.folder / ".lock"
+        lock = FileLock(path)  # the kernel's: it ends with the process
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -99,6 +105,10 @@ class Job:
             except Exception as error:
                 self._note_failure(error)
                 raise
+            finally:
+                if (self.folder / "result.json").exists():
+                    with contextlib.suppress(OSError):  # Windows keeps files that are open
+                        path.unlink()
 
     def begin(self) -> None:
         """Puts the metrics of an earlier start aside, which a new CSV logger would delete."""

@@ -1,6 +1,7 @@
 """What ``gga-train`` shows of a job: a table, a line in a sweep, a picture."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,20 @@ from rich.table import Table
 from gga_lightning.callbacks import GradientConflictMonitor, GradientGuidedAnnealing
 from gga_lightning.plots import plot_cosines
 
-__all__ = ["draw_cosines", "print_line", "print_table", "search_summary"]
+__all__ = ["draw_cosines", "print_line", "print_table", "search_summary", "shown"]
+
+
+def shown(path: Path) -> str:
+    """Names a path, on a terminal from where the user is, if it is below.
+
+    Args:
+        path: An absolute path.
+
+    Returns:
+        The path.
+    """
+    below = sys.stdout.isatty() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if below else path)
 
 
 @rank_zero_only
@@ -35,19 +49,17 @@ def print_table(result: dict[str, Any], folder: Path) -> None:
             f"{chosen['val_acc']:.1%}",
             f"{chosen['test_acc']:.1%}",
         )
-    console = Console()
-    console.print(table)
+    Console().print(table)
     search = result["search"]
     if search is not None and search["steps"]:
         transfer = search["mean_transfer"]
         next_batch = "" if transfer is None else f" ({transfer:+.5f} on the next batch)"
-        console.print(
+        print(
             f"Search: {search['steps']} steps, {search['accepted']} of {search['candidates']} "
             f"candidates accepted, mean gain in cosine {search['mean_gain']:+.5f}{next_batch}, "
-            f"{search['seconds']:.0f} of {result['seconds']:.0f} s.",
-            highlight=False,
+            f"{search['seconds']:.0f} of {result['seconds']:.0f} s."
         )
-    console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
+    print(f"Run folder: {shown(folder)}", flush=True)
 
 
 @rank_zero_only

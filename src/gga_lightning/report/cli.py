@@ -1,6 +1,7 @@
 """``gga-report``: finished runs to tables and plots."""
 
 import argparse
+import importlib.metadata
 import os
 import sys
 from collections import Counter, defaultdict
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gga-report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="gga-report", description="Turns finished runs into tables and plots."
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUNS", help="folders with runs in or below them"
     )
@@ -88,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", nargs="+", metavar="NAME", help="only these data sets")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw, into this folder")
     parser.add_argument("--paper", action="store_true", help="the paper's printed numbers beside")
+    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
+    parser.add_argument("--version", action="version", version=version)
     return parser
 
 

@@ -14,7 +14,7 @@ from gga_lightning.report.rules import Trial, trial_of
 __all__ = ["MissingJob", "commands", "missing_jobs"]
 
 _VARIED = ("data.test_domain", "seed", "data.split_seed", "hparams_seed")
-_KEYWORDS = {"null", "true", "false", "inf", "nan"}
+_KEYWORDS = {"null", "true", "false", "inf", "nan", "all", "pairs"}
 
 
 class MissingJob(NamedTuple):
