@@ -86,6 +86,9 @@ def train(
     result = {
         **description,
         "steps": trainer.global_step,
+        "classes": data.classes,
+        "domains": data.domains,
+        "preprocess": data.preprocessing(module.featurizer),
         "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
         "evaluations": [
             {"step": evaluation.step, "accuracies": evaluation.accuracies}
