@@ -278,7 +278,10 @@ class TestErrors:
         [
             (["--selection=best"], "`selection` must be one that "),
             (["--selection=best"], "training_domain_validation, oracle, last, swad, got 'best'."),
-            (["data=toy"], "classes than the model, but 'toy' also has 'negative', 'positive'. Classes"),
+            (
+                ["data=toy"],
+                "classes than the model, but 'toy' also has 'negative', 'positive'. Classes",
+            ),
             (
                 ["data=digits", "data.dataset.shift=shortcut"],
                 "model's shape, (1, 8, 8), but those of 'digits-s",

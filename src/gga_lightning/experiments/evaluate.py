@@ -205,7 +205,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-eval``: what is wrong with a run is said in one line, and the next one follows.
+    """Runs ``gga-eval``. A run that cannot be evaluated is one line of error; the others follow.
 
     Args:
         arguments: Those of the command line; the process's own if None.
