@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 from gga_lightning.data import Toy
-from gga_lightning.experiments import evaluate, train
+from gga_lightning.experiments import evaluate, models, train
 
 CONFIGURATION = Path(train.config_directory())
 ALGORITHMS = sorted(path.stem for path in (CONFIGURATION / "algorithm").glob("*.yaml"))
@@ -140,7 +140,7 @@ class TestWithoutTheData:
         def no_data(config):
             raise AssertionError
 
-        monkeypatch.setattr(evaluate, "make_data", no_data)
+        monkeypatch.setattr(models, "make_data", no_data)
         assert evaluate.load_model(finished)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
     def test_an_unfinished_run_loads_with_them(self, finished, tmp_path):
@@ -278,7 +278,10 @@ class TestErrors:
         [
             (["--selection=best"], "`selection` must be one that "),
             (["--selection=best"], "training_domain_validation, oracle, last, swad, got 'best'."),
-            (["data=toy"], "must have the model's 10 classes, in their order, but 'toy' has 2."),
+            (
+                ["data=toy"],
+                "classes than the model, but 'toy' also has 'negative', 'positive'. Classes",
+            ),
             (
                 ["data=digits", "data.dataset.shift=shortcut"],
                 "model's shape, (1, 8, 8), but those of 'digits-s",

@@ -59,8 +59,10 @@ class DomainDataModule(DomainLoaders):
 
     Attributes:
         name: The data set's name.
+        domains: The names of all domains, in order.
         source_domains: Names of the domains trained on.
         test_domains: Names of the domains held out.
+        classes: The classes' names, in the order of their targets.
         num_classes: How many classes there are.
         input_shape: Shape of one input.
     """

@@ -93,6 +93,9 @@ def train(
         **description,
         "data_path": data_path(config),
         "steps": trainer.global_step,
+        "classes": data.classes,
+        "domains": data.domains,
+        "preprocess": data.preprocessing(module.featurizer),
         "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
         "evaluations": [
             {"step": evaluation.step, "accuracies": evaluation.accuracies}
