@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
@@ -18,6 +20,15 @@ __all__ = ["to_csv", "to_latex", "to_markdown", "to_text"]
 _GAP = 2  # between columns, with the divider, which is blank
 _LABELS = 3  # a share of the width that labels may take before they are wrapped
 _NARROW = 20
+_LATEX_HEAD = r"""% Needs \usepackage{booktabs}; for names in other alphabets also XeLaTeX or LuaLaTeX.
+% A whole document, with this text saved as tables.tex:
+%   \documentclass{article}
+%   \usepackage[T1]{fontenc}
+%   \usepackage{booktabs}
+%   \begin{document}
+%   \input{tables}
+%   \end{document}
+"""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -32,6 +43,9 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
 }
 
 
@@ -87,28 +101,41 @@ def to_markdown(parts: Iterable[Table | Note]) -> str:
 
 
 def to_latex(tables: Iterable[Table]) -> str:
-    """Writes LaTeX tables, which need the package ``booktabs``.
+    """Writes LaTeX tables, with a label each and the best of each column in bold.
 
     Args:
         tables: The tables.
 
     Returns:
-        The text.
+        The text, which begins with a comment that says what a document needs for it.
     """
-    texts: list[str] = []
+    texts = [_LATEX_HEAD]
+    labels: Counter[str] = Counter()
     for table in tables:
-        head, *rows = (
-            "    " + " & ".join(map(_latex, row)) + r" \\" for row in (table.columns, *table.rows)
+        label = re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")
+        labels[label] += 1
+        label += f"-{labels[label]}" if labels[label] > 1 else ""
+        rows = [
+            [
+                rf"\textbf{{{_latex(x)}}}" if (r, c) in table.best else _latex(x)
+                for c, x in enumerate(row)
+            ]
+            for r, row in enumerate(table.rows)
+        ]
+        # braces, since [ or * after a line's end would be an argument of it
+        head, *lines = (
+            "    {}" + " & ".join(row) + r" \\" for row in (list(map(_latex, table.columns)), *rows)
         )
         texts += [
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{{_latex(table.title)}. {_latex(table.caption)}}}",
+            rf"  \label{{tab:{label}}}",
             rf"  \begin{{tabular}}{{l{'c' * (len(table.columns) - 1)}}}",
             r"    \toprule",
             head,
             r"    \midrule",
-            *rows,
+            *lines,
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -180,4 +207,6 @@ def _markdown(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    """Special characters escaped, and two hyphens kept from becoming a dash."""
+    escaped = "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return escaped.replace("--", "-{}-").replace("--", "-{}-")

@@ -13,9 +13,9 @@ from gga_lightning.report.tables import Note
 __all__ = ["INTERVAL_NOTE", "finding_notes", "gap_note", "version_notes"]
 
 INTERVAL_NOTE = (
-    "An interval says how far the mean difference moves when the same trials are drawn again with "
-    "replacement; it is too narrow for less than about ten trials, says nothing about other "
-    "data, and is not corrected for having looked at several rows."
+    "An interval is the paired t interval of one row. It covers what more trials on the same data "
+    "would show in 95 % of all cases, if the differences are about normal. It says nothing about "
+    "other data."
 )
 # what a finished run's absence is called, in the order in which it is told
 _FINDINGS = {
@@ -38,11 +38,11 @@ def gap_note(comparison: Comparison, told: set[str]) -> list[Note]:
         A note, or none if there is nothing new.
     """
     pairs = comparison.rule == LEAVE_ONE_OUT
-    baseline = comparison.baseline
-    compared = {trial_of(run) for run in baseline.method.runs} if baseline else set()
+    trials = {row.method.label: set(map(trial_of, row.method.runs)) for row in comparison.rows}
     lines = [
         command
         for row in comparison.rows
+        for compared in [trials.get(row.method.base or "", set())]
         for command in commands(
             row.method,
             missing_jobs(row.method, comparison.domains, trials=compared, pairs=pairs),

@@ -8,14 +8,14 @@ Source: Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2
 looks at the last checkpoint alone and is `oracle_last` here; `oracle` is that of SWAD's code.
 """
 
-import math
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from gga_lightning.report.results import Run, Selection, earliest_best
+from gga_lightning.report.results import Run, Selection, earliest_best, mean
 
-__all__ = ["RULES", "Accuracies", "Trial", "apply_rule", "trial_of"]
+__all__ = ["RULES", "Accuracies", "Trial", "apply_rule", "seeds", "trial_of"]
 
 LEAVE_ONE_OUT = "leave_one_domain_out"
 
@@ -58,6 +58,32 @@ def trial_of(run: Run) -> Trial:
         Its trial.
     """
     return Trial(run.split_seed, run.seed)
+
+
+def seeds(trials: Iterable[Trial]) -> str:
+    """Names trials by their seeds.
+
+    Args:
+        trials: The trials.
+
+    Returns:
+        The seeds in order, neighbours as a range; where a trial's splits have another seed, both.
+
+    Example:
+        >>> seeds([Trial(0, 0), Trial(1, 1), Trial(2, 2), Trial(5, 5)])
+        'seeds 0-2, 5'
+        >>> seeds([Trial(0, 7)])
+        'split/seed 0/7'
+    """
+    ordered = sorted(trials)
+    plural = "s" if len(ordered) > 1 else ""
+    if any(trial.split_seed != trial.seed for trial in ordered):
+        return f"split/seed{plural} {', '.join(f'{t.split_seed}/{t.seed}' for t in ordered)}"
+    ranges: list[str] = []
+    for _, grouped in itertools.groupby(enumerate(ordered), lambda pair: pair[1].seed - pair[0]):
+        run = [trial.seed for _, trial in grouped]
+        ranges.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
+    return f"seed{plural} {', '.join(ranges)}"
 
 
 def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
@@ -113,6 +139,6 @@ def _leave_one_out(
     steps = sorted(reported.keys() & set.intersection(*(set(table) for table in tables)))
     if not steps:
         return None
-    means = [math.fsum(table[step] for table in tables) / len(tables) for step in steps]
+    means = [mean(table[step] for table in tables) for step in steps]
     best = earliest_best(means)
     return means[best], reported[steps[best]]
