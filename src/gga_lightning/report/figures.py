@@ -20,6 +20,7 @@ from gga_lightning.report.tables import AVERAGE, SeedMarks, errors_text
 __all__ = ["save_figures"]
 
 _MISSING = float("nan")
+_NOTE_LENGTH = 14  # characters
 _NAME_LENGTH = 240  # bytes of a file's name; file systems take 255
 
 
@@ -78,10 +79,13 @@ def _accuracies(comparison: Comparison) -> Figure:
 
 
 def _note(marks: SeedMarks, trials: tuple[Trial, ...] | None) -> str:
-    """What is written at a mark that is not of the usual seeds, or missing."""
+    """What is written where the seeds are not the usual ones, or where there are none."""
     if trials is None:
         return "no complete seed"
-    return f"n = {len(trials)}, {seeds(trials)}" if marks.mark(trials) else ""
+    if not marks.mark(trials):
+        return ""
+    named = seeds(trials)
+    return f"n = {len(trials)}, {named if len(named) <= _NOTE_LENGTH else 'other seeds'}"
 
 
 def _differences(comparisons: Sequence[Comparison]) -> Figure:
@@ -92,15 +96,16 @@ def _differences(comparisons: Sequence[Comparison]) -> Figure:
         if row.difference is not None
     }
     methods = {row.method.label: row.method for c in comparisons for row in c.rows}
-    bases = {
-        label: ", ".join({d.base: None for (one, _), d in found.items() if one == label})
-        for label in methods
-    }
-    labels = [label for label in methods if bases[label]]
+    named: dict[str, dict[str, None]] = {}
+    for row in (row for comparison in comparisons for row in comparison.rows):
+        if row.method.base is not None:
+            named.setdefault(row.method.label, {})[row.method.base] = None
+    bases = {label: ", ".join(found) for label, found in named.items()}
+    labels = list(bases)
     names = [comparison.data for comparison in comparisons]
     marks = SeedMarks(difference.trials for difference in found.values())
     lines = [[found.get((label, name)) for name in names] for label in labels]
-    single = len({bases[label] for label in labels}) == 1
+    single = len(set(bases.values())) == 1
     return plot_differences(
         labels if single else [f"{label} vs {bases[label]}" for label in labels],
         [methods[label].kind for label in labels],

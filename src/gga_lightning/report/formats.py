@@ -20,7 +20,8 @@ __all__ = ["to_csv", "to_latex", "to_markdown", "to_text"]
 _GAP = 2  # between columns, with the divider, which is blank
 _LABELS = 3  # a share of the width that labels may take before they are wrapped
 _NARROW = 20
-_LATEX_HEAD = r"""% Needs \usepackage{booktabs}; for names in other alphabets also XeLaTeX or LuaLaTeX.
+_LATEX_HEAD = r"""
+% Needs \usepackage{booktabs}; for names in other alphabets also XeLaTeX or LuaLaTeX.
 % A whole document, with this text saved as tables.tex:
 %   \documentclass{article}
 %   \usepackage[T1]{fontenc}
@@ -109,7 +110,7 @@ def to_latex(tables: Iterable[Table]) -> str:
     Returns:
         The text, which begins with a comment that says what a document needs for it.
     """
-    texts = [_LATEX_HEAD]
+    texts = [_LATEX_HEAD.lstrip()]
     labels: Counter[str] = Counter()
     for table in tables:
         label = re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")
