@@ -152,7 +152,7 @@ class SelectedCheckpoint(Checkpoint):
         evaluations = _evaluations(trainer)
         if evaluations and select(evaluations)[self.rule] is evaluations[-1]:
             unfinished = self.folder / f"{self.rule}.ckpt.part"
-            trainer.save_checkpoint(unfinished)
+            trainer.save_checkpoint(unfinished, weights_only=False)
             if trainer.is_global_zero:  # a process that is killed leaves no broken checkpoint
                 os.replace(unfinished, self._path(evaluations[-1].step))
 

@@ -13,16 +13,7 @@ _ERM = "erm/none"
 
 
 def find_baseline(methods: Sequence[Method], name: str) -> Method | None:
-    """Finds the row that the others are compared with.
-
-    Args:
-        methods: Those of one data set.
-        name: A row's label, or ``algorithm/annealing``. If there are several, the one without
-            settings in its label is meant, else the only one that is not a control.
-
-    Returns:
-        The row, or None if there is none or it is not clear which.
-    """
+    """Finds a row by label or ``algorithm/annealing``: the bare one, else the one non-control."""
     found = [m for m in methods if name in (m.label, f"{m.algorithm}/{m.annealing}")]
     for part in (
         [m for m in found if m.label == name],

@@ -13,7 +13,7 @@ from gga_lightning.report.bases import arrange, find_baseline
 from gga_lightning.report.figures import save_figures
 from gga_lightning.report.formats import to_csv, to_latex, to_markdown, to_text
 from gga_lightning.report.methods import Method, group_methods, order_domains
-from gga_lightning.report.notes import INTERVAL_NOTE, finding_notes, gap_note, version_notes
+from gga_lightning.report.notes import finding_notes, gap_note, version_notes
 from gga_lightning.report.paper import DATASETS, paper_table
 from gga_lightning.report.results import Run
 from gga_lightning.report.rules import RULES
@@ -29,14 +29,7 @@ _FORMATS = ("table", "markdown", "latex", "csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-report``.
-
-    Args:
-        arguments: Those of the command line; the process's own if None.
-
-    Returns:
-        The exit status, 0 if tables were printed.
-    """
+    """Runs ``gga-report``, with the process's arguments if None; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
         _report(options)
@@ -223,8 +216,6 @@ def _parts(comparisons: Sequence[Comparison], *, paper: bool) -> list[Table | No
         same_rule = list(grouped)
         if len(same_rule) > 1:
             parts += overview(same_rule)
-    if any(row.difference for comparison in comparisons for row in comparison.rows):
-        parts.append(Note(INTERVAL_NOTE))
     if paper and not any(comparison.data in DATASETS for comparison in comparisons):
         parts.append(Note(f"The paper has none of these data sets, but {', '.join(DATASETS)}."))
     return parts

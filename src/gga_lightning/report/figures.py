@@ -25,15 +25,7 @@ _NAME_LENGTH = 240  # bytes of a file's name; file systems take 255
 
 
 def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
-    """Draws accuracies and differences under each rule; searches and costs once.
-
-    Args:
-        comparisons: The rows of each data set under each rule, rule by rule.
-        folder: Where the files go; it is made if need be.
-
-    Returns:
-        The files.
-    """
+    """Draws accuracies and differences under each rule, searches and costs once."""
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Figure] = {}
     for rule, grouped in itertools.groupby(comparisons, key=lambda c: c.rule):

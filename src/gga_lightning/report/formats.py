@@ -51,15 +51,7 @@ _LATEX = {
 
 
 def to_text(parts: Iterable[Table | Note], width: int | None = None) -> str:
-    """Writes for a terminal; a table that is too wide goes on below itself.
-
-    Args:
-        parts: The report.
-        width: In characters; the terminal's, or 80 where there is none, if None.
-
-    Returns:
-        The text.
-    """
+    """Writes for a terminal of this width, its own if None; a table too wide is continued below."""
     width = width or shutil.get_terminal_size().columns
     output = io.StringIO()
     console = Console(file=output, width=width, color_system=None)
@@ -79,14 +71,7 @@ def to_text(parts: Iterable[Table | Note], width: int | None = None) -> str:
 
 
 def to_markdown(parts: Iterable[Table | Note]) -> str:
-    """Writes Markdown as GitHub reads it.
-
-    Args:
-        parts: The report.
-
-    Returns:
-        The text.
-    """
+    """Writes Markdown as GitHub reads it."""
     texts: list[str] = []
     for part in parts:
         if isinstance(part, Table):
@@ -102,14 +87,7 @@ def to_markdown(parts: Iterable[Table | Note]) -> str:
 
 
 def to_latex(tables: Iterable[Table]) -> str:
-    """Writes LaTeX tables, with a label each and the best of each column in bold.
-
-    Args:
-        tables: The tables.
-
-    Returns:
-        The text, which begins with a comment that says what a document needs for it.
-    """
+    """Writes LaTeX tables with labels and the best in bold, after a comment on what they need."""
     texts = [_LATEX_HEAD.lstrip()]
     labels: Counter[str] = Counter()
     for table in tables:
@@ -146,14 +124,7 @@ def to_latex(tables: Iterable[Table]) -> str:
 
 
 def to_csv(lines: Iterable[Mapping[str, object]]) -> str:
-    """Writes comma-separated values, numbers with six decimals, what is missing empty.
-
-    Args:
-        lines: With some of the keys of ``COLUMNS``.
-
-    Returns:
-        The text.
-    """
+    """Writes comma-separated values: numbers with six decimals, nothing for what is missing."""
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(COLUMNS)

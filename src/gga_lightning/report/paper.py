@@ -9,7 +9,7 @@ over from earlier papers.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gga_lightning.report.methods import Method
+from gga_lightning.report.bases import find_baseline
 from gga_lightning.report.rules import RULES
 from gga_lightning.report.statistics import Comparison, Row, compare
 from gga_lightning.report.tables import (
@@ -102,14 +102,7 @@ PRINTED = tuple(found for line in _TABLE.splitlines() for found in _printed(line
 
 
 def paper_table(comparison: Comparison) -> tuple[Table, Note] | None:
-    """Lays out the paper's printed numbers beside these.
-
-    Args:
-        comparison: The rows of one data set under one rule.
-
-    Returns:
-        The table and where its numbers come from, or None for a data set that is not in the paper.
-    """
+    """Lays out the paper's printed numbers beside these; None for data that it does not have."""
     if comparison.data not in DATASETS:
         return None
     marks = SeedMarks(row.average.trials for row in comparison.rows if row.average is not None)
@@ -136,30 +129,16 @@ def paper_table(comparison: Comparison) -> tuple[Table, Note] | None:
 
 
 def printed_label(printed: Printed) -> str:
-    """Names a row of the paper's tables as ours are.
-
-    Args:
-        printed: The row's entry.
-
-    Returns:
-        Its label.
-    """
+    """Names a row of the paper's tables as rows are named here."""
     alone = printed.annealing == "none"
     return printed.algorithm if alone else f"{printed.algorithm} + {printed.annealing}"
 
 
 def _counterpart(algorithm: str, annealing: str, comparison: Comparison) -> Row | None:
-    """The row of an algorithm and annealing, without settings in its label if there is one."""
-
-    def distance(row: Row) -> tuple[bool, bool]:
-        return not row.method.bare, row.method.kind == "control"
-
-    found = [r for r in comparison.rows if _is(r.method, algorithm, annealing)]
-    return min(found, key=distance, default=None)
-
-
-def _is(method: Method, algorithm: str, annealing: str) -> bool:
-    return (method.algorithm, method.annealing) == (algorithm, annealing)
+    """The row of an algorithm and annealing, if it is clear which."""
+    rows = {row.method.label: row for row in comparison.rows}
+    found = find_baseline([row.method for row in rows.values()], f"{algorithm}/{annealing}")
+    return None if found is None else rows[found.label]
 
 
 def _change(row: Row, comparison: Comparison) -> str:

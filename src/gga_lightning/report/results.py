@@ -20,6 +20,8 @@ __all__ = [
 
 _TIE = 1e-6  # accuracies are logged in single precision: closer ones are equal
 _RULES = ("training_domain_validation", "oracle", "last")
+_TEXTS = ("data", "algorithm", "annealing", "backbone", "config_hash")
+_SEEDS = ("seed", "split_seed", "hparams_seed")
 T = TypeVar("T")
 
 
@@ -120,19 +122,7 @@ class Run:
 
 
 def parse_result(folder: Path, result: object) -> Run:
-    """Checks what a ``result.json`` holds.
-
-    Args:
-        folder: Where it is.
-        result: What JSON makes of it.
-
-    Returns:
-        The run.
-
-    Raises:
-        ValueError: If something is missing, of a wrong type or out of range, or if the stored
-            selections disagree with the evaluations.
-    """
+    """Makes a run of what a ``result.json`` holds, or raises a ValueError that names the fault."""
     if not isinstance(result, dict):
         raise ValueError(f"must hold an object, holds {_shown(result)}")
     held_out = _names(result, "test_domains")
@@ -149,25 +139,20 @@ def parse_result(folder: Path, result: object) -> Run:
     if missing:
         raise ValueError(f"`selections` lacks `{missing[0]}`")
     search = _take(result, "search", (dict, type(None)))
+    path = _take({"data_path": None, **result}, "data_path", (str, type(None)))
     return Run(
         folder=folder,
-        data=_take(result, "data", str),
-        data_path=_take({"data_path": None, **result}, "data_path", (str, type(None))),
+        data_path=None if path is None else str(Path(path)),  # without a slash at its end
         test_domains=held_out,
         source_domains=sources,
-        algorithm=_take(result, "algorithm", str),
-        annealing=_take(result, "annealing", str),
-        backbone=_take(result, "backbone", str),
-        seed=_take(result, "seed", int),
-        split_seed=_take(result, "split_seed", int),
-        hparams_seed=_take(result, "hparams_seed", int),
+        **{name: _take(result, name, str) for name in _TEXTS},
+        **{name: _take(result, name, int) for name in _SEEDS},
         hyperparameters=_take(result, "hyperparameters", dict),
         evaluations=evaluations,
         selections=_checked(stored, evaluations, sources, held_out),
         search=None if search is None else _search(search),
         seconds=_number(result, "seconds"),
         versions={str(k): str(v) for k, v in _take(result, "versions", dict).items()},
-        config_hash=_take(result, "config_hash", str),
         overrides=_names(result, "overrides"),
         settings=_take(result, "settings", dict),
     )
@@ -199,32 +184,13 @@ def earliest_best(values: Iterable[float]) -> int:
 
 
 def mean(values: Iterable[float]) -> float:
-    """Computes a mean that does not depend on the order of the values.
-
-    Args:
-        values: At least one.
-
-    Returns:
-        The mean.
-
-    Example:
-        >>> mean([0.1, 0.2, 0.3]) == mean([0.3, 0.1, 0.2])
-        True
-    """
+    """Computes a mean that does not depend on the order of the values."""
     listed = list(values)
     return math.fsum(listed) / len(listed)
 
 
 def same_selection(one: Selection, other: Selection) -> bool:
-    """Compares selections up to the precision in which they were logged.
-
-    Args:
-        one: The one.
-        other: The other.
-
-    Returns:
-        Whether they are of the same step and accuracies.
-    """
+    """Compares steps, and accuracies up to the precision in which they were logged."""
     return one.step == other.step and all(
         abs(getattr(one, name) - getattr(other, name)) <= _TIE
         for name in ("val_acc", "oracle_acc", "test_acc")

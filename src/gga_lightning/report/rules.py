@@ -49,32 +49,12 @@ Accuracies = Mapping[tuple[Trial, str], float]
 
 
 def trial_of(run: Run) -> Trial:
-    """Tells which trial a run belongs to.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Its trial.
-    """
+    """Finds the trial that a run belongs to."""
     return Trial(run.split_seed, run.seed)
 
 
 def seeds(trials: Iterable[Trial]) -> str:
-    """Names trials by their seeds.
-
-    Args:
-        trials: The trials.
-
-    Returns:
-        The seeds in order, neighbours as a range; where a trial's splits have another seed, both.
-
-    Example:
-        >>> seeds([Trial(0, 0), Trial(1, 1), Trial(2, 2), Trial(5, 5)])
-        'seeds 0-2, 5'
-        >>> seeds([Trial(0, 7)])
-        'split/seed 0/7'
-    """
+    """Names trials, such as ``seeds 0-2, 5``, or by both numbers if splits have other seeds."""
     ordered = sorted(trials)
     plural = "s" if len(ordered) > 1 else ""
     if any(trial.split_seed != trial.seed for trial in ordered):
@@ -87,16 +67,7 @@ def seeds(trials: Iterable[Trial]) -> str:
 
 
 def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
-    """Applies a model selection rule to the runs of one method on one data set.
-
-    Args:
-        rule: One of ``RULES``.
-        runs: The runs, at most one for each trial, held-out domains and draw of hyperparameters.
-
-    Returns:
-        Trial and held-out domain to the accuracy on that domain's larger part, in [0, 1]. Those
-        that the runs do not suffice for are missing.
-    """
+    """Applies a model selection rule to the runs of one method, where they suffice for it."""
     single: dict[tuple[Trial, str], list[Run]] = defaultdict(list)
     pairs: dict[tuple[Trial, int, frozenset[str]], Run] = {}
     for run in sorted(runs, key=lambda run: run.hparams_seed):

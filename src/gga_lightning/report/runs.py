@@ -43,17 +43,7 @@ class Reading:
 
 
 def read_runs(roots: Iterable[Path]) -> Reading:
-    """Reads every run folder below some folders.
-
-    Args:
-        roots: The folders, which may themselves be run folders.
-
-    Returns:
-        The finished runs, and what was left out.
-
-    Raises:
-        ValueError: If one of them is no folder.
-    """
+    """Reads every run folder in or below these folders, and names those that do not count."""
     reading = Reading()
     seen: dict[tuple[str, str | None], Run] = {}
     for folder in _run_folders(roots):

@@ -114,7 +114,8 @@ class Comparison:
         rule: The selection rule.
         domains: The held-out domains, in the data set's order.
         rows: The methods, in order.
-        domainbed: Whether the cells' errors are DomainBed's.
+        domainbed: Whether the cells' errors are DomainBed's, from the population's deviation, which
+            makes them too small for few trials.
     """
 
     data: str
@@ -132,19 +133,7 @@ def compute_comparison(
     *,
     domainbed: bool = False,
 ) -> Comparison:
-    """Applies a selection rule to the methods of one data set.
-
-    Args:
-        data: The data set.
-        rule: One of ``RULES``.
-        methods: Its methods, with their bases.
-        domains: The held-out domains.
-        domainbed: Whether standard errors are computed as DomainBed does, from the population's
-            deviation, which makes them too small for few trials.
-
-    Returns:
-        A row for each method, compared with its base if it has one.
-    """
+    """Applies a selection rule to the methods of one data set, each compared with its base."""
     rows = {
         method.label: _row(method, apply_rule(rule, method.runs), domains, domainbed)
         for method in methods
@@ -167,16 +156,7 @@ def compute_comparison(
 
 
 def compare(row: Accuracies, base: Accuracies, label: str = "") -> Difference | None:
-    """Compares a method with its base, paired by trial.
-
-    Args:
-        row: The method's accuracies by trial and domain, in [0, 1].
-        base: Those of the base.
-        label: The base's label.
-
-    Returns:
-        The difference over the domains that both have, None where no trial has all of them.
-    """
+    """Compares a method with its base over their common domains, in trials that have all."""
     common = row.keys() & base.keys()
     domains = sorted({domain for _, domain in common})
     trials = sorted({trial for trial, _ in common})

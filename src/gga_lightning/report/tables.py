@@ -73,11 +73,7 @@ class SeedMarks:
     """Marks what is computed over other seeds than most of what stands beside it."""
 
     def __init__(self, found: Iterable[tuple[Trial, ...]]) -> None:
-        """Finds the usual seeds.
-
-        Args:
-            found: The trials of each number.
-        """
+        """Finds the seeds that most of the numbers have."""
         counts = Counter(found)
         self.usual = max(counts, key=lambda trials: (counts[trials], len(trials)), default=())
         self._others: dict[str, int] = {}
@@ -94,14 +90,7 @@ class SeedMarks:
 
 
 def accuracy_table(comparison: Comparison) -> Table:
-    """Lays out the accuracies by held-out domain.
-
-    Args:
-        comparison: The rows of one data set under one rule.
-
-    Returns:
-        The table. Cells over other seeds than most are marked.
-    """
+    """Lays out the accuracies by held-out domain; marks cells over other seeds than most."""
     cells = [
         [*(row.cells.get(domain) for domain in comparison.domains), row.average]
         for row in comparison.rows
@@ -128,14 +117,7 @@ def accuracy_table(comparison: Comparison) -> Table:
 
 
 def difference_table(comparison: Comparison) -> Table | None:
-    """Lays out the paired differences of the rows to their bases.
-
-    Args:
-        comparison: The rows of one data set under one rule.
-
-    Returns:
-        The table, or None if there is nothing to compare.
-    """
+    """Lays out the paired differences of the rows to their bases, None if there are none."""
     found = [row.difference for row in comparison.rows if row.difference is not None]
     if not found:
         return None
@@ -156,20 +138,13 @@ def difference_table(comparison: Comparison) -> Table | None:
         f"{comparison.data}: paired differences, {RULES[comparison.rule]}",
         ["method", "kind", "base", "difference", "95 % interval", "pairs", "better/worse", "cost"],
         rows,
-        f"Row minus base in points, paired by trial, over {marks}. {_star(tested)} "
+        f"Row minus base in points, with the paired t interval, over {marks}. {_star(tested)} "
         "cost: time of a run over the base's.",
     )
 
 
 def overview(comparisons: Sequence[Comparison]) -> list[Table]:
-    """Lays out the averages and the differences of several data sets under one rule.
-
-    Args:
-        comparisons: One for each data set.
-
-    Returns:
-        The averages, and the differences if there are any.
-    """
+    """Lays out the averages of several data sets under one rule, and the differences if any."""
     rule = RULES[comparisons[0].rule]
     names = [comparison.data for comparison in comparisons]
     by_label = _by_label(comparisons)
@@ -223,20 +198,12 @@ def _difference_overview(
         f"all data sets: paired differences, {rule}",
         ["method", "base", *names],
         rows,
-        f"Row minus base in points, with 95 % interval, over {marks}. {_star(None)}",
+        f"Row minus base in points, with the 95 % paired t interval, over {marks}. {_star(None)}",
     )
 
 
 def cell_text(cell: Cell | None, marks: SeedMarks) -> str:
-    """Writes a cell.
-
-    Args:
-        cell: The cell, if there is one.
-        marks: Those of its table.
-
-    Returns:
-        Mean, error unless there is one trial only, and mark.
-    """
+    """Writes mean, error unless there is one trial only, and mark."""
     if cell is None:
         return GAP
     error = "" if cell.error is None else f" ± {cell.error:.1f}"
@@ -285,7 +252,7 @@ def _star(tested: int | None) -> str:
     few = f"Fewer than {FEWEST} pairs have no test."
     if tested == 0:
         return few
-    return f"*: p < 0.05 in a paired t test, corrected for {many} (Holm). {few}"
+    return f"*: not 0 at the 5 % level, by paired t tests corrected for {many} (Holm). {few}"
 
 
 def points_text(value: float) -> str:

@@ -17,15 +17,7 @@ COLUMNS = (
 
 
 def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[Mapping[str, object]]:
-    """Lays out all numbers one line a cell, for other programs.
-
-    Args:
-        comparisons: The rows of each data set under each rule.
-        paper: Whether the paper's numbers come after them, with ``paper`` as the selection.
-
-    Returns:
-        Lines with some of the keys of ``COLUMNS``. Differences are in the lines of the average.
-    """
+    """Lays out all numbers, those of the paper last; lines of averages hold the differences."""
     lines: list[Mapping[str, object]] = []
     for comparison in comparisons:
         for row in comparison.rows:
