@@ -128,7 +128,7 @@ def test_a_baseline_is_for_all_rows_and_first(tmp_path, baseline):
     assert {method.base for method in others} == {first.label}
 
 
-@pytest.mark.parametrize("picked", itertools.combinations(range(6), 3))
+@pytest.mark.parametrize("picked", list(itertools.combinations(range(6), 3)))
 def test_no_row_is_lost_or_comes_before_its_base(tmp_path, picked):
     every = [
         Spec(),

@@ -290,7 +290,7 @@ def test_nothing_is_better_below_five_pairs(report, tmp_path, pairs):
     [row] = [row for row in markdown_rows(output) if len(row) == 8]
     assert (row[6] == "-") == (pairs < 5)
     assert row[3][-1] != "*" or pairs >= 5
-    assert ("Fewer than 5 pairs" in output)
+    assert "Fewer than 5 pairs" in output
     assert ("by paired t tests" in output) == (pairs >= 5)
 
 
