@@ -81,11 +81,11 @@ def print_line(result: dict[str, Any], folder: Path) -> None:
 
 
 def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
-    """Saves a plot of the pairwise cosines over the steps, if a monitor logged them.
+    """Saves a plot of the pairwise cosines, and of what the search did to the lowest of them.
 
     Args:
         callbacks: The callbacks of the training.
-        folder: Where to save ``cosines.png``.
+        folder: Where to save ``cosines.png``, if a monitor logged the cosines.
     """
     monitors = [found for found in callbacks if isinstance(found, GradientConflictMonitor)]
     searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
@@ -99,6 +99,7 @@ def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
         [record.cosines.numpy() for record in records],
         domains,
         window=window,
+        search=[record[:3] for record in searches[0].records] if searches else None,
     ).savefig(folder / "cosines.png", dpi=150)
 
 
