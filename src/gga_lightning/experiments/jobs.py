@@ -5,19 +5,22 @@ import csv
 import io
 import json
 import os
+import sys
 import time
 import traceback
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["FolderInUse", "Job", "JobProgress", "LastCheckpoint"]
+from gga_lightning.experiments.checkpoints import read_checkpoint, replace_file
+
+__all__ = ["FolderInUse", "Job", "JobProgress"]
 
 
 class FolderInUse(ValueError):
@@ -29,7 +32,8 @@ class Job:
 
     It is finished when ``result.json`` is there. Until then ``job.json`` says whose the folder
     is and at which optimizer steps the job was started; ``failure.json`` is there if its last
-    start ended with an error. A start resumes from ``checkpoints/last.ckpt``.
+    start ended with an error. A start resumes from ``checkpoints/last.ckpt`` or, if that file is
+    damaged, from ``checkpoints/previous.ckpt``.
 
     Attributes:
         folder: The run folder.
@@ -43,16 +47,41 @@ class Job:
         """
         self.folder = folder
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to resume from, if there is one."""
-        path = self.folder / "checkpoints" / "last.ckpt"
-        return path if path.exists() else None
+    def find_checkpoint(self) -> Path | None:
+        """Finds the checkpoint to resume from: the last one or, if that is damaged, the previous.
+
+        A file that is damaged, or a checkpoint of another job, is renamed to ``*.damaged``, with
+        a warning.
+
+        Returns:
+            The file; None if there is none that can be used, and the training begins anew.
+        """
+        for name in ("last.ckpt", "previous.ckpt"):
+            path = self.folder / "checkpoints" / name
+            if os.path.lexists(path):
+                try:
+                    self._check_owner(path, read_checkpoint(path))
+                except ValueError as error:
+                    aside = path.with_name(f"{name}.damaged")
+                    os.replace(path, aside)
+                    warnings.warn(
+                        f"{error} It is kept as {aside.name}, and the training resumes from an "
+                        "earlier checkpoint, or begins anew if there is none.",
+                        stacklevel=2,
+                    )
+                else:
+                    return path
+        return None
 
     @property
     def starts(self) -> list[int]:
         """The optimizer steps at which the job was started."""
         return self._read("job.json").get("starts", [])
+
+    @property
+    def config_hash(self) -> str | None:
+        """The identity of the job that claimed the folder."""
+        return self._read("job.json").get("config_hash")
 
     def result(self) -> dict[str, Any] | None:
         """Reads what ``result.json`` holds; None if the job is not finished."""
@@ -156,6 +185,14 @@ class Job:
         OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
         OmegaConf.save(hydra.overrides.task, folder / "overrides.yaml")
 
+    def _check_owner(self, path: Path, checkpoint: Mapping[str, Any]) -> None:
+        own = self.config_hash
+        owner = checkpoint.get("job", {}).get("config_hash", own)
+        if owner != own:
+            raise ValueError(
+                f"{path} is a checkpoint of another job (`config_hash` {owner}, here {own})."
+            )
+
     def _restore_metrics(self, step: int, loggers: Sequence[CSVLogger]) -> None:
         earlier = self.folder / "metrics-earlier.csv"
         if not earlier.exists():
@@ -172,13 +209,15 @@ class Job:
         earlier.unlink()
 
     def _note_failure(self, error: Exception) -> None:
-        self._write(
-            "failure.json",
-            {
-                "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
-                "traceback": "".join(traceback.format_exception(error)),
-            },
-        )
+        note = {
+            "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+        try:
+            self._write("failure.json", note)
+        except OSError as full:  # the error itself is raised all the same
+            path = self.folder / "failure.json"
+            print(f"The error could not be noted in {path}: {full}", file=sys.stderr)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -195,11 +234,12 @@ class Job:
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes the whole file or nothing."""
         unfinished = (self.folder / name).with_suffix(".tmp")
-        with unfinished.open("w") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self.folder / name)
+        try:
+            unfinished.write_text(json.dumps(content, indent=2) + "\n")
+            replace_file(unfinished, self.folder / name)
+        except OSError:  # a full disk
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 class JobProgress(Callback):
@@ -239,7 +279,7 @@ class JobProgress(Callback):
         """Called when a checkpoint is saved."""
         for logger in trainer.loggers:
             logger.save()
-        checkpoint["job"] = {"seconds": self.seconds}
+        checkpoint["job"] = {"seconds": self.seconds, "config_hash": self.job.config_hash}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -247,34 +287,6 @@ class JobProgress(Callback):
         """Called when a checkpoint is loaded, before Lightning's own counters are."""
         self._step = checkpoint["global_step"]
         self._earlier = checkpoint.get("job", {}).get("seconds", 0.0)
-
-
-class LastCheckpoint(Checkpoint):
-    """Saves the training at the end of every epoch that ended with a validation.
-
-    Lightning's own ``save_last`` leaves out the epochs that are no better by ``monitor``.
-    """
-
-    def __init__(self, path: str) -> None:
-        """Names the file.
-
-        Args:
-            path: Where to save; the last one stays.
-        """
-        self.path = path
-        self._validated = -1
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when a validation pass ends."""
-        self._validated = trainer.global_step
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when an epoch ends: a training may end within one, without a validation."""
-        if self._validated == trainer.global_step:
-            unfinished = f"{self.path}.part"  # the one that is there stays until this is whole
-            trainer.save_checkpoint(unfinished)
-            if trainer.is_global_zero:
-                os.replace(unfinished, self.path)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

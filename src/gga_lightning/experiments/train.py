@@ -27,6 +27,7 @@ from gga_lightning.callbacks import (
 )
 from gga_lightning.data import DomainDataModule
 from gga_lightning.experiments.apart import run_apart, starts_processes, typed_overrides
+from gga_lightning.experiments.checkpoints import save_checkpoint
 from gga_lightning.experiments.configuration import check_numbers, config_directory, explain
 from gga_lightning.experiments.identity import config_hash, data_path, settings
 from gga_lightning.experiments.jobs import FolderInUse, Job, JobProgress
@@ -82,9 +83,10 @@ def train(
     _check_length(trainer, data)
     description = _description(config, data, names)
     _log_settings(trainer, description)
-    if job.checkpoint is not None and trainer.is_global_zero:
-        print(f"Resuming from {shown(job.checkpoint)}", flush=True)
-    trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
+    checkpoint = job.find_checkpoint()
+    if checkpoint is not None and trainer.is_global_zero:
+        print(f"Resuming from {shown(checkpoint)}", flush=True)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     selections = select(history.evaluations)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
@@ -176,7 +178,7 @@ def _evaluate_averaged(
 ) -> ValidationPass:
     """Evaluates, and saves, the weights that SWAD has left in the module."""
     trainer.validate(module, datamodule=data, verbose=False)
-    trainer.save_checkpoint(folder / "checkpoints" / "swad.ckpt", weights_only=True)
+    save_checkpoint(trainer, folder / "checkpoints" / "swad.ckpt", weights_only=True)
     return history.evaluations.pop()
 
 
