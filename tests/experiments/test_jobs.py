@@ -9,7 +9,8 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
-from gga_lightning.experiments.jobs import FolderInUse, Job, LastCheckpoint
+from gga_lightning.experiments.checkpoints import LastCheckpoint
+from gga_lightning.experiments.jobs import FolderInUse, Job
 from tests.helpers import trainer
 
 HOLDS = """
@@ -38,7 +39,7 @@ class TestClaim:
         with job.claim("a", ["seed=1"]):
             assert noted(job) == {"config_hash": "a", "overrides": ["seed=1"], "starts": []}
         assert job.result() is None
-        assert job.checkpoint is None
+        assert job.find_checkpoint() is None
 
     def test_refuses_another_jobs_folder_and_leaves_it(self, job):
         with job.claim("a", []):
@@ -97,7 +98,7 @@ class TestClaim:
 
 def test_the_last_checkpoint_stays_until_the_next_is_whole(tmp_path):
     class Killed(SimpleNamespace):
-        def save_checkpoint(self, path):
+        def save_checkpoint(self, path, weights_only):
             Path(path).write_text("half")
             raise KeyboardInterrupt
 

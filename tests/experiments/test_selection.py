@@ -5,13 +5,8 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from gga_lightning.experiments.jobs import LastCheckpoint
-from gga_lightning.experiments.selection import (
-    SelectedCheckpoint,
-    ValidationHistory,
-    ValidationPass,
-    select,
-)
+from gga_lightning.experiments.checkpoints import LastCheckpoint, SelectedCheckpoint
+from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
 from gga_lightning.report.results import parse_result
 from tests.helpers import Classifier, combined_loader, trainer
 from tests.report.folders import Spec, write_run

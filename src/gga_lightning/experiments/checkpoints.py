@@ -38,6 +38,9 @@ def save_checkpoint(
         path: Where to save. A file that is there stays until the new one is whole.
         weights_only: Whether to leave out what only a resumed training needs.
         previous: Where to keep the file that was there; nowhere if None.
+
+    Raises:
+        OSError: If the file cannot be written, as on a full disk; what is unfinished is deleted.
     """
     unfinished = path.with_name(f"{path.name}.part")
     try:

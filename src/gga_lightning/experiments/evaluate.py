@@ -27,13 +27,16 @@ from gga_lightning.experiments.configuration import config_directory, explain
 from gga_lightning.experiments.models import (
     DEFAULT_SELECTION,
     SELECTIONS,
+    config_file,
     data_facts,
     load_model,
+    made_from,
     saved_config,
 )
 from gga_lightning.experiments.preprocess import Preprocess
 from gga_lightning.experiments.terminal import tidy
 from gga_lightning.experiments.train import RANK_ZERO_LOGGER, make_data
+from gga_lightning.experiments.trust import add_trust_option, require_trusted
 from hydra_plugins.gga_lightning_sweeper import names_as_text
 
 __all__ = ["Accuracy", "WholeDomains", "evaluate", "load_model", "main"]
@@ -65,6 +68,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
+    trust: Sequence[str] = (),
 ) -> list[Accuracy]:
     """Evaluates the model that a selection rule chose from a run.
 
@@ -77,6 +81,7 @@ def evaluate(
             ``data.root=DIR``, it is the run's own data, and the parts of its held-out domains
             that the run reports. Classes are matched by name, and the data may lack some.
         device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+        trust: See :func:`load_model`.
 
     Returns:
         One entry a domain.
@@ -86,23 +91,22 @@ def evaluate(
             shape, if an override is not one of data, or as :func:`load_model`.
     """
     folder = Path(folder)
-    module = load_model(folder, selection)
-    config = saved_config(folder)
+    module = load_model(folder, selection, trust=trust)
+    config = saved_config(folder, trust)
     facts = data_facts(folder, config)
-    if overrides:
-        config.data = _other_data(folder, config, module.preprocess, overrides)
-    data: DomainLoaders = make_data(config)
+    data = _data(folder, config, module.preprocess, overrides, trust)
     data.class_numbers = _class_numbers(data, facts.classes)
     _check_shape(data, facts)
-    trainer = Trainer(
-        accelerator=device,
-        devices=1,
-        precision=config.trainer.get("precision"),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    with made_from(config_file(folder), "no trainer can be made"):
+        trainer = Trainer(
+            accelerator=device,
+            devices=1,
+            precision=config.trainer.get("precision"),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch
@@ -141,6 +145,23 @@ class WholeDomains(DomainLoaders):
             f"all/{name}": self._evaluation_loader(Subset(domain, range(len(cast(Sized, domain)))))
             for name, domain in self._dataset.domains.items()
         }
+
+
+def _data(
+    folder: Path,
+    config: DictConfig,
+    preprocess: object,
+    overrides: Sequence[str],
+    trust: Sequence[str],
+) -> DomainLoaders:
+    """The run's data, or those that the overrides choose."""
+    if overrides:
+        config.data = _other_data(folder, config, preprocess, overrides)
+        if not any(word.startswith("data=") for word in overrides):
+            require_trusted(config.data, trust)
+        return make_data(config)
+    with made_from(config_file(folder), "the run's data cannot be made"):
+        return make_data(config)
 
 
 def _other_data(
@@ -228,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for run in runs:
         try:
             with tidy("gga-eval"):
-                found = evaluate(run, options.selection, overrides, device=options.device)
+                found = evaluate(
+                    run, options.selection, overrides, device=options.device, trust=options.trust
+                )
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
@@ -259,6 +282,7 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "gpu"), default="auto", help="(%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON a run")
+    add_trust_option(parser)
     version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
     parser.add_argument("--version", action="version", version=version)
     return parser

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -224,12 +224,15 @@ class Job:
         if not path.exists():
             return {}
         try:
-            return json.loads(path.read_bytes())
-        except ValueError as error:
+            found = json.loads(path.read_bytes())
+            if not isinstance(found, dict):
+                raise ValueError("it holds no JSON object")
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error}), as after a full disk: delete it, and the job "
-                "goes on from its last checkpoint."
+                "resumes from its last checkpoint."
             ) from error
+        return cast("dict[str, Any]", found)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes the whole file or nothing."""

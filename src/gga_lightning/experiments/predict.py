@@ -21,6 +21,7 @@ from gga_lightning.algorithms import DomainGeneralizer, Prediction
 from gga_lightning.algorithms.prediction import image_files
 from gga_lightning.experiments.configuration import explain
 from gga_lightning.experiments.models import DEFAULT_SELECTION, SELECTIONS, load_model
+from gga_lightning.experiments.trust import add_trust_option
 
 __all__ = ["main"]
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     errors: list[Exception] = []
     try:
-        model = _load(options.run, options.selection).to(_device(options.device))
+        model = _load(options.run, options.selection, options.trust).to(_device(options.device))
         paths = _paths(options.images, partial(_report, errors))
         rows = _predictions(model, paths, options.batch_size, partial(_report, errors))
         _WRITERS[options.format](rows, model.classes)
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images that go through the model at a time (%(default)s)",
     )
+    add_trust_option(parser)
     return parser
 
 
@@ -101,9 +103,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _load(run: str, selection: str) -> DomainGeneralizer:
+def _load(run: str, selection: str, trust: Sequence[str]) -> DomainGeneralizer:
     """The run's model, which must be one for image files."""
-    model = load_model(run, selection)
+    model = load_model(run, selection, trust=trust)
     if model.preprocess is None:
         raise ValueError(
             f"RUN must be a run on image files, but the data of {run!r} are something else, with "

@@ -22,7 +22,7 @@ _LOGGERS = ("lightning", "lightning.fabric", "lightning.pytorch")
 _LOGGED = re.compile(
     r"\W*(Tip:|[GTHI]PU available:|LOCAL_RANK:|Initializing distributed:|-+\ndistributed_backend"
     r"|`Trainer\.fit` stopped:|`weights_only` was not set|Restor(ing|ed all) states from"
-    r"|You are using a CUDA device)"
+    r"|You are using a CUDA device|Detected KeyboardInterrupt|\[rank: \d+\] Received SIGTERM)"
 )
 _WARNED = (
     "Experiment logs directory",  # the job's own files

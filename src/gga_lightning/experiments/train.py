@@ -40,6 +40,7 @@ from gga_lightning.experiments.output import (
 )
 from gga_lightning.experiments.progress import ProgressBar
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
+from gga_lightning.experiments.signals import exit_on_signals, tell_how_to_resume
 from gga_lightning.experiments.sweeps import domain_names, register
 from gga_lightning.experiments.terminal import RANK_ZERO_LOGGER, tidy, transcript
 from hydra_plugins.gga_lightning_sweeper import names_as_text
@@ -304,6 +305,10 @@ def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str
                 result = earlier or train(config, folder, choices, overrides)
                 _show(result, folder, hydra_config, earlier=earlier is not None)
         return result
+    except (KeyboardInterrupt, SystemExit):
+        one_of_many = hydra_config.mode == RunMode.MULTIRUN
+        tell_how_to_resume("gga-train", folder, one_of_many=one_of_many)
+        raise
     except Exception as error:
         if hydra_config.mode == RunMode.MULTIRUN:
             where = "" if isinstance(error, FolderInUse) else f" ({shown(folder / 'failure.json')})"
@@ -319,12 +324,9 @@ def main() -> None:
     sys.argv[1:] = names_as_text(sys.argv[1:])
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    with tidy("gga-train"):
+    with tidy("gga-train"), exit_on_signals("gga-train"):
         try:
             _job()
-        except KeyboardInterrupt:
-            print("gga-train: stopped", file=sys.stderr)
-            sys.exit(130)
         except Exception as error:
             if whole:
                 raise
