@@ -31,7 +31,7 @@ class Featurizer(nn.Identity):
 
 class TestNames:
     def test_of_data_without_any(self):
-        assert loaders(Own()).classes == ["0", "1", "2"]
+        assert loaders(Own()).classes == loaders(Own(classes=None)).classes == ["0", "1", "2"]
         assert loaders(Own()).domains == ["b", "a"]
 
     def test_of_the_module(self):
@@ -43,7 +43,7 @@ class TestNames:
     def test_of_a_data_set_with_names(self, classes):
         assert loaders(Own(classes=classes)).classes == list(map(str, classes))
 
-    @pytest.mark.parametrize("classes", [["cat", "dog"], ["cat", "dog", "cat"], list("abcd"), []])
+    @pytest.mark.parametrize("classes", [["cat", "dog"], ["cat", "dog", "cat"], [], 3, "ab"])
     def test_one_for_each_class(self, classes):
         with pytest.raises(ValueError, match="`classes` of the data set 'own' must be 3 different"):
             DomainDataModule(Own(classes=classes))

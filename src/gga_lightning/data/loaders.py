@@ -1,6 +1,6 @@
 """What a data set with several domains is, and how its samples come to be evaluated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -144,7 +144,9 @@ class DomainLoaders(LightningDataModule):
 
 def _class_names(dataset: DomainDataset) -> list[str]:
     """The classes' names; their numbers if the data set has no names."""
-    names = list(map(str, getattr(dataset, "classes", range(dataset.num_classes))))
+    found: Any = getattr(dataset, "classes", None)
+    found = range(dataset.num_classes) if found is None else found
+    names = list(map(str, found)) if isinstance(found, Iterable) else [repr(found)]
     if len(names) != dataset.num_classes or len(set(names)) < len(names):
         raise ValueError(
             f"`classes` of the data set {dataset.name!r} must be {dataset.num_classes} different "
