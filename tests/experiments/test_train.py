@@ -11,11 +11,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from PIL import Image
 
 from gga_lightning.experiments import train
+from gga_lightning.experiments.selection import SelectedCheckpoint
 from tests.experiments.killed import killed_in_a_search
 from tests.helpers import same
 
@@ -366,7 +366,7 @@ class TestGoingOn:
             raise OSError("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(ModelCheckpoint, "_save_topk_checkpoint", broken)
+            patch.setattr(SelectedCheckpoint, "on_validation_end", broken)
             with pytest.raises(SystemExit):
                 run(*SMALL, "annealing=none")
         folder, _ = run(*SMALL, "annealing=none")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 __all__ = ["exit_on_signals", "tell_how_to_resume"]
 
@@ -15,7 +16,7 @@ _received: list[signal.Signals] = []  # of this process, which has one set of si
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal told the process to end. Lightning ends its other processes on this kind of error."""
+    """A signal told the process to end. Lightning then ends its other processes too."""
 
 
 @contextlib.contextmanager
@@ -35,21 +36,23 @@ def exit_on_signals(program: str) -> Generator[None]:
         SystemExit: If one of the two arrived.
     """
     _received.clear()
-    told = f"{program}: stopped"
     earlier = _set_handlers()
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning turns the interrupt into a SystemExit of status 1, or of none
-        if isinstance(error, KeyboardInterrupt) and not _received:
-            _received.append(signal.SIGINT)
+    except KeyboardInterrupt:
+        _exit(program, _received[0] if _received else signal.SIGINT)
+    except SystemExit:  # Lightning turns the interrupt into one of status 1, or of none
         if not _received:
             raise
-        print(f"{told} by {_received[0].name}", file=sys.stderr)
-        sys.exit(128 + _received[0])
+        _exit(program, _received[0])
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _exit(program: str, number: signal.Signals) -> NoReturn:
+    print(f"{program}: stopped by {number.name}", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def tell_how_to_resume(program: str, folder: Path, *, one_of_many: bool) -> None:
