@@ -75,9 +75,14 @@ def print_line(result: dict[str, Any], folder: Path) -> None:
     print(
         f"{result['data']}, {result['test_domain']!r} held out, {result['algorithm']}{annealing}, "
         f"seed {result['seed']}: {chosen['test_acc']:.1%} on it, {chosen['val_acc']:.1%} on the "
-        f"sources, {result['seconds']:.0f} s ({folder.name})",
+        f"sources, {result['seconds']:.0f} s{_divergence(result)} ({folder.name})",
         flush=True,
     )
+
+
+def _divergence(result: dict[str, Any]) -> str:
+    step = result.get("diverged")
+    return "" if step is None else f", diverged by step {step}"
 
 
 def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:

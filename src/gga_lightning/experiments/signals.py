@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["exit_on_signals", "tell_how_to_resume"]
+__all__ = ["exit_on_signals", "resumable"]
 
 _received: list[signal.Signals] = []  # of this process, which has one set of signal handlers
 
@@ -55,20 +55,27 @@ def _exit(program: str, number: signal.Signals) -> NoReturn:
     sys.exit(128 + number)
 
 
-def tell_how_to_resume(program: str, folder: Path, *, one_of_many: bool) -> None:
-    """Prints which command resumes a training that a signal ended.
+@contextlib.contextmanager
+def resumable(program: str, folder: Path, *, one_of_many: bool) -> Generator[None]:
+    """Prints how to resume the training in the body, if a signal ends it.
 
     Args:
         program: The command's name.
         folder: The run folder.
         one_of_many: Whether the training is a job of a sweep.
+
+    Yields:
+        Nothing.
     """
-    if not _received:
-        return
-    typed = [word for word in sys.argv[1:] if not word.startswith("hydra.run.dir=")]
-    place = [] if one_of_many else [f"hydra.run.dir={folder}"]
-    command = shlex.join([program, *typed, *place])
-    print(f"{program}: the training is resumed by: {command}", file=sys.stderr)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if _received:
+            typed = [word for word in sys.argv[1:] if not word.startswith("hydra.run.dir=")]
+            place = [] if one_of_many else [f"hydra.run.dir={folder}"]
+            command = shlex.join([program, *typed, *place])
+            print(f"{program}: to resume the training: {command}", file=sys.stderr)
+        raise
 
 
 def _set_handlers() -> dict[signal.Signals, object]:

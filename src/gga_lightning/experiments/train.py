@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,6 +30,7 @@ from gga_lightning.data import DomainDataModule
 from gga_lightning.experiments.apart import run_apart, starts_processes, typed_overrides
 from gga_lightning.experiments.checkpoints import save_checkpoint
 from gga_lightning.experiments.configuration import check_numbers, config_directory, explain
+from gga_lightning.experiments.divergence import DivergenceWatch
 from gga_lightning.experiments.identity import config_hash, data_path, settings
 from gga_lightning.experiments.jobs import FolderInUse, Job, JobProgress
 from gga_lightning.experiments.output import (
@@ -40,7 +42,7 @@ from gga_lightning.experiments.output import (
 )
 from gga_lightning.experiments.progress import ProgressBar
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
-from gga_lightning.experiments.signals import exit_on_signals, tell_how_to_resume
+from gga_lightning.experiments.signals import exit_on_signals, resumable
 from gga_lightning.experiments.sweeps import domain_names, register
 from gga_lightning.experiments.terminal import RANK_ZERO_LOGGER, tidy, transcript
 from hydra_plugins.gga_lightning_sweeper import names_as_text
@@ -68,9 +70,9 @@ def train(
     data = make_data(config)
     module = make_algorithm(config, data)
     job, history = Job(folder), ValidationHistory()
-    progress = JobProgress(job)
+    progress, watch = JobProgress(job), DivergenceWatch()
     chosen = _with_progress_bar(config, _instances(config.callbacks))
-    callbacks: list[pl.Callback] = [*chosen, history, progress, RandomState()]
+    callbacks: list[pl.Callback] = [*chosen, watch, history, progress, RandomState()]
     if "_target_" in config.annealing:
         callbacks.append(instantiate(config.annealing))
     rank_zero_only(job.begin)()
@@ -88,6 +90,13 @@ def train(
     if checkpoint is not None and trainer.is_global_zero:
         print(f"Resuming from {shown(checkpoint)}", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if watch.step is not None:
+        warnings.warn(
+            f"The training diverged: at the validation after step {watch.step} a loss or a weight "
+            "was not finite. Its result is marked. A lower learning rate or gradient clipping "
+            "(`+trainer.gradient_clip_val=1.0`) may help.",
+            stacklevel=1,
+        )
     selections = select(history.evaluations)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
@@ -96,6 +105,7 @@ def train(
         **description,
         "data_path": data_path(config),
         "steps": trainer.global_step,
+        "diverged": watch.step,
         "classes": data.classes,
         "domains": data.domains,
         "preprocess": data.preprocessing(module.featurizer),
@@ -296,21 +306,18 @@ def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str
     overrides = typed_overrides(hydra_config)
     if getattr(rank_zero_only, "rank", 0) != 0:  # the first process holds the folder for all
         return train(config, folder, choices, overrides)
-    job = Job(folder)
+    job, one_of_many = Job(folder), hydra_config.mode == RunMode.MULTIRUN
     try:
         with job.claim(config_hash(config), overrides):
             earlier = job.result()  # of a process that ended just now
             with transcript(folder / "train.log") if earlier is None else nullcontext():
                 job.save_config(config, hydra_config)
-                result = earlier or train(config, folder, choices, overrides)
+                with resumable("gga-train", folder, one_of_many=one_of_many):
+                    result = earlier or train(config, folder, choices, overrides)
                 _show(result, folder, hydra_config, earlier=earlier is not None)
         return result
-    except (KeyboardInterrupt, SystemExit):
-        one_of_many = hydra_config.mode == RunMode.MULTIRUN
-        tell_how_to_resume("gga-train", folder, one_of_many=one_of_many)
-        raise
     except Exception as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
+        if one_of_many:
             where = "" if isinstance(error, FolderInUse) else f" ({shown(folder / 'failure.json')})"
             print(f"gga-train: a job failed: {explain(error)}{where}", file=sys.stderr)
         raise

@@ -58,7 +58,7 @@ def _accuracies(comparison: Comparison) -> Figure:
     cells = [[*(row.cells.get(d) for d in comparison.domains), row.average] for row in rows]
     marks = SeedMarks(cell.trials for line in cells for cell in line if cell is not None)
     return plot_accuracies(
-        [row.method.label for row in rows],
+        [row.method.shown for row in rows],
         [row.method.kind for row in rows],
         [*comparison.domains, AVERAGE],
         [[_MISSING if cell is None else cell.mean for cell in line] for line in cells],

@@ -47,6 +47,12 @@ class Method:
         """Whether no setting is in the label."""
         return self.label == _name(self.algorithm, self.annealing)
 
+    @property
+    def shown(self) -> str:
+        """The label, with the number of runs that diverged."""
+        count = sum(run.diverged is not None for run in self.runs)
+        return f"{self.label} ({count} diverged)" if count else self.label
+
 
 def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
     """Sorts the runs of one data set into methods.

@@ -20,6 +20,7 @@ _FINDINGS = {
     "failed": "failed",
     "unfinished": "unfinished",
     "duplicate": "counted once",
+    "diverged": "diverged, and counted all the same",
 }
 
 

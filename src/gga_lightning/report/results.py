@@ -91,6 +91,7 @@ class Run:
         evaluations: Every validation pass, in order.
         selections: Rule to what it chose.
         search: What the search did, None where there was none.
+        diverged: The step by which losses or weights were not finite; None if they were.
         seconds: Time of the run.
         versions: Package to its version.
         config_hash: The same job, the same hash.
@@ -114,6 +115,7 @@ class Run:
     evaluations: tuple[RecordedPass, ...]
     selections: Mapping[str, Selection]
     search: Search | None
+    diverged: int | None
     seconds: float
     versions: Mapping[str, str]
     config_hash: str
@@ -151,6 +153,7 @@ def parse_result(folder: Path, result: object) -> Run:
         evaluations=evaluations,
         selections=_checked(stored, evaluations, sources, held_out),
         search=None if search is None else _search(search),
+        diverged=_take({"diverged": None, **result}, "diverged", (int, type(None))),
         seconds=_number(result, "seconds"),
         versions={str(k): str(v) for k, v in _take(result, "versions", dict).items()},
         overrides=_names(result, "overrides"),

@@ -19,7 +19,8 @@ class Finding:
     """A folder that is not counted, or not counted again.
 
     Attributes:
-        kind: ``"left out"``, ``"failed"``, ``"unfinished"``, ``"duplicate"`` or ``"conflict"``.
+        kind: ``"left out"``, ``"failed"``, ``"unfinished"``, ``"duplicate"``, ``"conflict"``
+            or ``"diverged"``, which is counted and marked.
         folder: Which.
         reason: Why, in one line.
     """
@@ -60,6 +61,9 @@ def read_runs(roots: Iterable[Path]) -> Reading:
         first = seen.setdefault((run.config_hash, run.data_path), run)
         if first is run:
             reading.runs.append(run)
+            if run.diverged is not None:
+                reason = f"loss or weights not finite by step {run.diverged}"
+                reading.findings.append(Finding("diverged", folder, reason))
         else:
             reading.findings.append(_repeated(first, run))
     return reading

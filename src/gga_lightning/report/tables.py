@@ -98,7 +98,7 @@ def accuracy_table(comparison: Comparison) -> Table:
     marks = SeedMarks(cell.trials for line in cells for cell in line if cell is not None)
     rows = [
         [
-            row.method.label,
+            row.method.shown,
             *(cell_text(cell, marks) for cell in line),
             GAP if row.average is None or row.average.sd is None else f"{row.average.sd:.1f}",
             str(len(row.average.trials) if row.average is not None else 0),
@@ -124,7 +124,7 @@ def difference_table(comparison: Comparison) -> Table | None:
     marks = SeedMarks(difference.trials for difference in found)
     rows = [
         [
-            row.method.label,
+            row.method.shown,
             row.method.kind,
             row.method.base or GAP,
             *_difference_texts(row.difference, marks, len(comparison.domains)),
@@ -152,8 +152,8 @@ def overview(comparisons: Sequence[Comparison]) -> list[Table]:
     marks = SeedMarks(cell.trials for line in lines for cell in line if cell is not None)
     means = [_mean_over_data(line, marks) for line in lines]
     averages = [
-        [label, *(cell_text(cell, marks) for cell in line), text]
-        for label, line, (text, _) in zip(by_label, lines, means, strict=True)
+        [_shown(found), *(cell_text(cell, marks) for cell in line), text]
+        for found, line, (text, _) in zip(by_label.values(), lines, means, strict=True)
     ]
     values = [
         [*(_value(cell, marks) for cell in line), value]
@@ -277,6 +277,11 @@ def _by_label(comparisons: Sequence[Comparison]) -> dict[str, list[Row | None]]:
         for row in comparison.rows:
             found.setdefault(row.method.label, [None] * len(comparisons))[index] = row
     return found
+
+
+def _shown(rows: Sequence[Row | None]) -> str:
+    """A method's name over several data sets, marked if a run of any of them diverged."""
+    return max((row.method.shown for row in rows if row is not None), key=len)
 
 
 def _mean_over_data(cells: Sequence[Cell | None], marks: SeedMarks) -> tuple[str, float | None]:
