@@ -69,13 +69,12 @@ def resumable(program: str, folder: Path, *, one_of_many: bool) -> Generator[Non
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    finally:
         if _received:
             typed = [word for word in sys.argv[1:] if not word.startswith("hydra.run.dir=")]
             place = [] if one_of_many else [f"hydra.run.dir={folder}"]
             command = shlex.join([program, *typed, *place])
             print(f"{program}: to resume the training: {command}", file=sys.stderr)
-        raise
 
 
 def _set_handlers() -> dict[signal.Signals, object]:
