@@ -244,7 +244,9 @@ class _Screen:
 
     def close(self) -> None:
         """Writes the rest."""
-        self._row = len(self._lines) - 1 if self._lines[-1] == "" else len(self._lines)
+        while self._lines and not self._lines[-1]:  # erased, or never written
+            self._lines.pop()
+        self._row = len(self._lines)
         self._keep()
 
     def _keep(self) -> None:
