@@ -57,7 +57,7 @@ class SearchProgress:
         """
         if self._began is None or steps_left is None:
             self._began, self._done = time.monotonic(), 0
-            self._shown = self._began
+            self._shown, self._period = self._began, _SECONDS_BETWEEN_LINES
         self._trainer, self._label, self._candidates = trainer, f"GGA step {step}", candidates
         self._steps = None if steps_left is None else self._done + steps_left
         self._find_bar()

@@ -117,27 +117,29 @@ class Job:
                 f"another process works in {self.folder}: wait for its end, or choose another "
                 "folder by `hydra.run.dir`."
             ) from None
-        with lock:
-            noted = self._read("job.json") or self._read("result.json")
-            owner = noted.get("config_hash", config_hash)
-            if owner != config_hash:
-                raise ValueError(
-                    f"{self.folder} holds another job (`config_hash` {owner}, here {config_hash}): "
-                    "choose another folder by `hydra.run.dir`, or the same configuration."
-                )
-            if "starts" not in noted:
-                fresh = {"config_hash": config_hash, "overrides": list(overrides), "starts": []}
-                self._write("job.json", fresh)
-            (self.folder / "failure.json").unlink(missing_ok=True)
-            try:
+        try:
+            self._enter(config_hash, overrides)
+            with self._failures():
                 yield
-            except Exception as error:
-                self._note_failure(error)
-                raise
-            finally:
-                if (self.folder / "result.json").exists():
-                    with contextlib.suppress(OSError):  # Windows keeps files that are open
-                        path.unlink()
+        finally:
+            if (self.folder / "result.json").exists():
+                with contextlib.suppress(OSError):  # Windows keeps files that are open
+                    path.unlink()
+            lock.release()
+
+    def _enter(self, config_hash: str, overrides: Sequence[str]) -> None:
+        """Makes the folder this job's, if it is no other one's."""
+        noted = self._read("job.json") or self._read("result.json")
+        owner = noted.get("config_hash", config_hash)
+        if owner != config_hash:
+            raise ValueError(
+                f"{self.folder} holds another job (`config_hash` {owner}, here {config_hash}): "
+                "choose another folder by `hydra.run.dir`, or the same configuration."
+            )
+        if "starts" not in noted:
+            fresh = {"config_hash": config_hash, "overrides": list(overrides), "starts": []}
+            self._write("job.json", fresh)
+        (self.folder / "failure.json").unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Puts the metrics of an earlier start aside, which a new CSV logger would delete."""
@@ -208,16 +210,20 @@ class Job:
             logger.save()
         earlier.unlink()
 
-    def _note_failure(self, error: Exception) -> None:
-        note = {
-            "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
-            "traceback": "".join(traceback.format_exception(error)),
-        }
+    @contextlib.contextmanager
+    def _failures(self) -> Generator[None]:
+        """Notes an error that ends the job."""
         try:
-            self._write("failure.json", note)
-        except OSError as full:  # the error itself is raised all the same
-            path = self.folder / "failure.json"
-            print(f"The error could not be noted in {path}: {full}", file=sys.stderr)
+            yield
+        except Exception as error:
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            trace = "".join(traceback.format_exception(error))
+            try:
+                self._write("failure.json", {"error": text, "traceback": trace})
+            except OSError as full:
+                path = self.folder / "failure.json"
+                print(f"The error could not be noted in {path}: {full}", file=sys.stderr)
+            raise
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name

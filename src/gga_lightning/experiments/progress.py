@@ -1,5 +1,6 @@
 """The progress bar of ``gga-train``."""
 
+from multiprocessing import current_process
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -48,7 +49,9 @@ class ProgressBar(LightningProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when training begins: shows the bar."""
         console = Console()
-        if not self.is_enabled or not console.is_terminal or console.is_dumb_terminal:
+        drawn = console.is_terminal and not console.is_dumb_terminal
+        beside_others = current_process().name.startswith("Loky")  # joblib's, several at a time
+        if not self.is_enabled or not drawn or beside_others:
             return
         self.progress = Progress(
             TextColumn("{task.description}"),

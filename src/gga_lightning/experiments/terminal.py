@@ -32,7 +32,7 @@ _WARNED = (
     "\n\tRunning Hydra app with --multirun",
 )
 _LIBRARIES = r"(hydra|lightning|omegaconf|torch|torchmetrics|torchvision)(\.|$)"
-_HYDRAS_ERROR = "Error executing job with overrides"  # which error, the command says
+_PRINTED = ("Error executing job with overrides", "Joblib.Parallel(")  # by Hydra
 
 
 @contextlib.contextmanager
@@ -40,9 +40,9 @@ def tidy(program: str) -> Generator[None]:
     """Makes what is printed readable, until the block ends.
 
     Lines of libraries that nobody can act on are left out. A warning is one line without the
-    place in the code, and printed once. Lines that are wider than the terminal continue on the
-    next one after a whole word. Messages of Lightning go where ``sys.stderr`` points to, and
-    therefore above a progress bar.
+    place in the code. It is printed once, and copied to the transcript of each job. Lines that
+    are wider than the terminal continue on the next one after a whole word. Messages of Lightning
+    go where ``sys.stderr`` points to, and therefore above a progress bar.
 
     Args:
         program: The command's name, which begins warnings.
@@ -50,15 +50,21 @@ def tidy(program: str) -> Generator[None]:
     Yields:
         Nothing.
     """
-    told: set[str] = set()
+    outer = sys.stderr
+    told = outer.told if isinstance(outer, _Folding) else set[str]()  # by all jobs of a command
+    here: set[str] = set()
 
     def show(message: Warning | str, *_: object) -> None:
         text = f"{program}: warning: {' '.join(str(message).split())}"
+        stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # behind a progress bar
         if text not in told:
-            told.add(text)
             print(text, file=sys.stderr)
+        elif text not in here and isinstance(stream, _Copying):
+            stream.copy(f"{text}\n")
+        told.add(text)
+        here.add(text)
 
-    with warnings.catch_warnings(), _lightning_handlers(), _streams(_Folding):
+    with warnings.catch_warnings(), _lightning_handlers(), _streams(lambda x: _Folding(x, told)):
         for words in _WARNED:
             warnings.filterwarnings("ignore", words)
         for category in (DeprecationWarning, FutureWarning):
@@ -105,7 +111,7 @@ def fold(text: str, width: int) -> str:
     """
     return "\n".join(
         line if cell_len(line) <= width else "\n".join(_folded(line, width))
-        for line in text.split("\n")
+        for line in text.expandtabs().split("\n")
     )
 
 
@@ -166,14 +172,14 @@ class _Stderr:
 class _Folding:
     """A stream whose long lines are folded if it is a terminal."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, told: set[str]) -> None:
+        self._stream, self.told = stream, told
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        if text.startswith(_HYDRAS_ERROR):
+        if text.startswith(_PRINTED):
             return len(text)
         drawn = "\x1b" in text or "\r" in text
         if not drawn and self._stream.isatty():
@@ -193,8 +199,11 @@ class _Copying:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        self._screen.write(text)
+        self.copy(text)
         return self._stream.write(text)
+
+    def copy(self, text: str) -> None:
+        self._screen.write(text)
 
 
 class _Screen:
@@ -235,7 +244,9 @@ class _Screen:
 
     def close(self) -> None:
         """Writes the rest."""
-        self._row = len(self._lines) - 1 if self._lines[-1] == "" else len(self._lines)
+        while self._lines and not self._lines[-1]:  # erased, or never written
+            self._lines.pop()
+        self._row = len(self._lines)
         self._keep()
 
     def _keep(self) -> None:

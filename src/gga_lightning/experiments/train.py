@@ -12,6 +12,7 @@ from typing import Any, cast
 import hydra
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Checkpoint
@@ -338,7 +339,8 @@ def main() -> None:
             if whole:
                 raise
             print(f"gga-train: {explain(error)}", file=sys.stderr)
-            print("(HYDRA_FULL_ERROR=1 shows where it comes from)", file=sys.stderr)
+            if not isinstance(error, HydraException):
+                print("(HYDRA_FULL_ERROR=1 shows where it comes from)", file=sys.stderr)
             sys.exit(1)
 
 
