@@ -10,6 +10,8 @@ from gga_lightning.experiments.checkpoints import read_checkpoint, replace_file
 from gga_lightning.experiments.jobs import Job
 from tests.experiments.test_evaluate import run
 
+pytestmark = pytest.mark.filterwarnings("always:(?s).*It is kept as")  # and not an error
+
 SETTINGS = ("data=toy", "annealing=none", "callbacks=checkpoint", "data.steps_per_epoch=5")
 LENGTH = "trainer.max_steps=20"
 

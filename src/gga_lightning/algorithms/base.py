@@ -280,7 +280,7 @@ class _PassMetrics:
         self._metrics = {
             name: (
                 MulticlassAccuracy(module.num_classes, average="micro").to(module.device),
-                MeanMetric().to(module.device),
+                MeanMetric(nan_strategy="disable").to(module.device),
             )
             for name in _names(stage, dataloaders)
         }
