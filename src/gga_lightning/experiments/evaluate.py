@@ -262,7 +262,7 @@ def _check_fit(data: DomainLoaders, facts: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-eval``: what is wrong with a run is said in one line, and the next one follows.
+    """Runs ``gga-eval``: an error in a run is printed in one line, and the next run follows.
 
     Args:
         arguments: Those of the command line; the process's own if None.
