@@ -75,6 +75,16 @@ class TestTidy:
             warnings.warn_explicit("old", category, "file", 1, module=module)
         assert ("command: warning: old" in capsys.readouterr().err) == visible
 
+    def test_hydras_handler_follows_the_stream(self, capsys, tmp_path):
+        handler = logging.StreamHandler(sys.stdout)
+        logging.getLogger().addHandler(handler)
+        with tidy("command"), tidy("command"), transcript(tmp_path / "log"):
+            logging.getLogger("mine").warning("of a user's module")
+            logging.getLogger("mine").warning("Tip: no")
+        logging.getLogger().removeHandler(handler)
+        assert capsys.readouterr().out == "of a user's module\n"
+        assert (tmp_path / "log").read_text() == "of a user's module\n"
+
     @pytest.mark.parametrize(
         "line",
         [
@@ -104,7 +114,7 @@ class TestTidy:
         with tidy("command"):
             print("word " * 20)
             warnings.warn("word " * 20, stacklevel=1)
-        assert max(map(len, terminal.getvalue().splitlines())) <= 40
+        assert max(map(len, screen.getvalue().splitlines())) <= 40
 
     def test_but_not_in_a_file(self, capsys):
         with tidy("command"):

@@ -330,7 +330,7 @@ class TestNames:
 
     def test_in_a_sweep_and_again(self, run, root, tmp_path):
         sweep = ("-m", *self.TINY, root, f"hydra.sweep.dir={tmp_path / 's'}")
-        run(*sweep, "data.test_domain=007,choice(true,'all'),[1_1,all]")
+        run(*sweep, "data.test_domain=007,true,'all',[1_1,all]")
         assert self.held_out(tmp_path / "s") == [["007"], ["1_1", "all"], ["all"], ["true"]]
         _, output = run(*sweep, "data.test_domain=all")
         assert self.held_out(tmp_path / "s") == sorted(
@@ -370,10 +370,10 @@ class TestTerminal:
         groups = {line.split()[0] for line in lines if line.startswith("  ")}
         assert groups - {"gga-train"} == GROUPS.keys() - {"hydra"}
         for line in lines:
-            name, *options = re.findall(r"[\w/]+", line.partition("and 20 more")[0])
-            if line.startswith("  ") and name in GROUPS and name not in ("data", "hparams"):
-                known = {*GROUPS[name], "their", "controls", "many", "jobs", "at", "once", "whole"}
-                assert set(options) <= known | {"set", "ups"}, line
+            name, _, text = line.strip().partition(" ")
+            if line.startswith("  ") and name in ("algorithm", "backbone", "trainer", "logger"):
+                options = text.partition(" and ")[0].strip(" .").split(", ")
+                assert set(options) <= set(GROUPS[name]), line
 
     def test_little_is_printed_where_it_is_no_terminal(self, run):
         _, output = run(*SMALL, *SEARCH)
@@ -567,7 +567,7 @@ class TestManyJobs:
         assert said.count("`batch_size` must") == 1
         log = (failure.parent / "train.log").read_text()
         assert "Traceback" in log
-        assert log.endswith("ValueError: `batch_size` must be at least 1, got 0.\n")
+        assert "`batch_size` must be at least 1, got 0." in log.splitlines()[-1]
         finished = sorted((tmp_path / "s").glob("*/result.json"))
         assert len(finished) == 2
         before = [path.stat().st_mtime_ns for path in finished]

@@ -230,7 +230,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-eval``. A run that cannot be evaluated is one line of error; the others follow.
+    """Runs ``gga-eval``: an error in a run is printed in one line, and the next run follows.
 
     Args:
         arguments: Those of the command line; the process's own if None.

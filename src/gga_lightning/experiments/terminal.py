@@ -18,7 +18,7 @@ __all__ = ["RANK_ZERO_LOGGER", "fold", "tidy", "transcript"]
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
 # Lines of libraries that users of the command can do nothing about, or that it prints itself.
-_LOGGERS = ("lightning", "lightning.fabric", "lightning.pytorch")
+_LOGGERS = ("", "lightning", "lightning.fabric", "lightning.pytorch")
 _LOGGED = re.compile(
     r"\W*(Tip:|[GTHI]PU available:|LOCAL_RANK:|Initializing distributed:|-+\ndistributed_backend"
     r"|`Trainer\.fit` stopped:|`weights_only` was not set|Restor(ing|ed all) states from"
@@ -64,7 +64,7 @@ def tidy(program: str) -> Generator[None]:
         told.add(text)
         here.add(text)
 
-    with warnings.catch_warnings(), _lightning_handlers(), _streams(lambda x: _Folding(x, told)):
+    with warnings.catch_warnings(), _log_handlers(), _streams(lambda x: _Folding(x, told)):
         for words in _WARNED:
             warnings.filterwarnings("ignore", words)
         for category in (DeprecationWarning, FutureWarning):
@@ -138,8 +138,8 @@ def _streams(wrap: Callable[[TextIO], Any]) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _lightning_handlers() -> Generator[None]:
-    """Turns Lightning's handlers, which keep the stream of the import, to the present one."""
+def _log_handlers() -> Generator[None]:
+    """Turns handlers of logs, which keep the stream of their making, to the present ones."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return not _LOGGED.match(record.getMessage())
@@ -148,25 +148,30 @@ def _lightning_handlers() -> Generator[None]:
         handler
         for name in _LOGGERS
         for handler in logging.getLogger(name).handlers
-        if isinstance(handler, logging.StreamHandler)
+        if type(handler) is logging.StreamHandler  # not those of files, a class below it
+        and not isinstance(handler.stream, _Present)
     ]
     earlier = [handler.stream for handler in handlers]
     for handler in handlers:
-        handler.setStream(_Stderr())
+        name = "stdout" if handler.stream in (sys.stdout, sys.__stdout__) else "stderr"
+        handler.stream = _Present(name)
         handler.addFilter(wanted)
     try:
         yield
     finally:
         for handler, stream in zip(handlers, earlier, strict=True):
-            handler.setStream(stream)
+            handler.stream = stream
             handler.removeFilter(wanted)
 
 
-class _Stderr:
-    """Whatever ``sys.stderr`` is at the moment."""
+class _Present:
+    """Whatever a stream of the process is at the moment."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
+        return getattr(getattr(sys, self._name), name)
 
 
 class _Folding:

@@ -56,11 +56,11 @@ register()
 def train(
     config: DictConfig, folder: Path, names: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Runs one training, or goes on with it, and leaves its results in a folder.
+    """Runs one training, or resumes it, and leaves its results in a folder.
 
     Args:
         config: The composed configuration.
-        folder: The run folder, which exists. The training goes on from a checkpoint in it.
+        folder: The run folder, which exists. The training resumes from a checkpoint in it.
         names: The chosen option of each configuration group, for the result.
         overrides: What was typed or swept, for the result.
 
