@@ -9,6 +9,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -292,12 +293,13 @@ def _filler(
 ) -> Callable[[range], None]:
     """What decodes some of the images, each to its own place in the file."""
     starts = _starts(shapes)
+    read = partial(decode, domainbed=True) if domainbed else decode
 
     def fill(chunk: range) -> None:
         with open(part, "r+b") as opened:  # each thread its own, with a position of its own
             for index in chunk:
                 height, width = shapes[index].tolist()
-                image = decode(paths[index], domainbed=domainbed)
+                image = read(paths[index])
                 if max_side is None and image.shape[1:] != (height, width):
                     raise ValueError(
                         f"The file {paths[index]!r} is {height} x {width} by its header and "

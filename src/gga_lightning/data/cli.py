@@ -180,9 +180,11 @@ def _report(
     harmful = False
     for kind, groups in duplicates.items():
         if groups:
-            harmful = harmful or (own and kind != "part")
+            wrong = own and kind != "part"
+            harmful = harmful or wrong
+            count = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
             text = _DUPLICATES[kind].format(seed=options.split_seed)
-            _say(output, f"Identical images {text}: {len(groups):,} group(s).")
+            _say(output, f"{'' if wrong else 'Note: '}{count} of identical images {text}:")
             _show_faults([", ".join(group) for group in groups], output)
     if survey.faults or harmful:
         return 1

@@ -3,7 +3,7 @@
 import os
 import struct
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -25,6 +25,7 @@ PathLike = str | os.PathLike[str]
 
 MAX_PIXELS = 178_956_970  # where PIL raises an error, too
 _JPEG = b"\xff\xd8"
+_AGAIN = "Delete it or fetch it again."
 _HEAD = 2**20  # bytes that hold the header of nearly every JPEG
 # orientation in EXIF: whether rows and columns are swapped, and which dimensions are then flipped
 _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
@@ -85,7 +86,7 @@ def _inspect(
     source: PathLike | bytes, domainbed: bool, *, look: bool, stop: bool
 ) -> tuple[Tensor, str | None]:
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    with _naming(source, len(content)) as complain:
+    with _naming(source, len(content)) as name:
         if content.startswith(_JPEG):
             height, width, exif = _jpeg_header(content)
             _check_size(height, width)
@@ -95,10 +96,13 @@ def _inspect(
             _check_size(image.height, image.width)
             pixels, damage = _decode_other(image)
             exif = image.info.get("exif", b"")
-        if damage and stop:
-            raise ValueError(damage)
+        if damage is not None:
+            damage = f"is truncated or damaged: {damage.rstrip('.')}. {_AGAIN}"
+            if stop:
+                raise _Refused(damage)
+            damage = f"{name} {damage}"
         turn = None if domainbed else _TURNS.get(_orientation(exif))
-        return pixels if turn is None else _turned(pixels, *turn), damage and complain(damage)
+        return pixels if turn is None else _turned(pixels, *turn), damage
 
 
 def image_size(path: PathLike, *, domainbed: bool = False) -> tuple[int, int]:
@@ -137,23 +141,20 @@ class _Refused(ValueError):
 
 
 @contextmanager
-def _naming(source: PathLike | bytes, size: int) -> Generator[Callable[[str], str]]:
-    """Names the file in errors, and yields what makes a sentence of a complaint."""
+def _naming(source: PathLike | bytes, size: int) -> Generator[str]:
+    """Yields the file's name, and names it in errors."""
     name = "The content" if isinstance(source, bytes) else f"The file {os.fspath(source)!r}"
     name += f" ({size} bytes)"
-
-    def complain(reason: str) -> str:
-        reason = reason.rstrip(".")
-        return f"{name} cannot be decoded as an image: {reason}. Delete it or fetch it again."
-
     try:
-        yield complain
+        yield name
     except _Refused as error:
         raise ValueError(f"{name} {error}") from None
-    except UnidentifiedImageError as error:
-        raise ValueError(complain("of no known format")) from error
     except Exception as error:  # PIL's readers raise all kinds on damaged files
-        raise ValueError(complain(str(error) or type(error).__name__)) from error
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else str(error) or type(error).__name__
+        raise ValueError(
+            f"{name} cannot be decoded as an image: {reason.rstrip('.')}. {_AGAIN}"
+        ) from error
 
 
 # Headers
@@ -181,17 +182,11 @@ def _jpeg_header(content: bytes) -> tuple[int, int, bytes]:
 
 
 def _open(content: bytes) -> ImageFile.ImageFile:
-    """Reads a header like ``Image.open``, which would warn of large images."""
+    """Reads a header, without the warnings that PIL has for large images."""
     if content.startswith(_JPEG):  # PIL warns of broken EXIF data
         return JpegImageFile(BytesIO(content.replace(b"Exif\0\0", bytes(6))))
-    Image.init()
-    for name in Image.ID:
-        factory, accepts = Image.OPEN[name]
-        accepted = accepts is None or accepts(content[:16])
-        if accepted and not isinstance(accepted, str):
-            with suppress(SyntaxError, IndexError, TypeError, struct.error):
-                return factory(BytesIO(content), "")
-    raise UnidentifiedImageError
+    with _without_limit():
+        return Image.open(BytesIO(content))
 
 
 def _check_size(height: int, width: int) -> None:
@@ -255,7 +250,6 @@ def _decode_jpeg(content: bytes, look: bool) -> tuple[Tensor, str | None]:
 
 
 def _decode_other(image: ImageFile.ImageFile) -> tuple[Tensor, str | None]:
-    damage = None
     try:
         _load(image)
     except Exception as error:  # PIL's readers raise all kinds
@@ -263,7 +257,9 @@ def _decode_other(image: ImageFile.ImageFile) -> tuple[Tensor, str | None]:
         image.tile = []  # what is decoded so far stays, as with PIL's LOAD_TRUNCATED_IMAGES
         with suppress(Exception):
             image.load_end()
-    return _tensor(image), damage
+            return _tensor(image), damage
+        raise
+    return _tensor(image), None
 
 
 def _tensor(image: ImageFile.ImageFile) -> Tensor:
@@ -271,19 +267,27 @@ def _tensor(image: ImageFile.ImageFile) -> Tensor:
 
 
 _limit = Lock()
+if hasattr(os, "register_at_fork"):  # a child must not begin with it locked
+    os.register_at_fork(
+        before=_limit.acquire, after_in_parent=_limit.release, after_in_child=_limit.release
+    )
 
 
-def _load(image: ImageFile.ImageFile) -> None:
-    """Decodes, without PIL's warning of large images, whose limit is global."""
-    if Image.MAX_IMAGE_PIXELS is None or image.width * image.height <= Image.MAX_IMAGE_PIXELS:
-        image.load()
-        return
+@contextmanager
+def _without_limit() -> Generator[None]:
+    """Turns off PIL's limits, which are global, the lower one a warning; ours is in their place."""
     with _limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image.load()
+            yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    large = image.width * image.height > MAX_PIXELS // 2  # where PIL begins to warn
+    with _without_limit() if large else nullcontext():
+        image.load()
 
 
 def _to_bytes(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
