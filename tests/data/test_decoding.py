@@ -206,11 +206,11 @@ class TestDepth:
         [
             (DEEP.astype(np.int32), r"values from 0 to 65535, which are a single grey level in"),
             ((DEEP / 700).astype(np.uint16), r"values from 0 to 93, which are a single grey level"),
-            ((DEEP - 9).astype(np.int32), r"from -9 to 65526, which must be in \[0, 2147483647\]"),
-            ((DEEP / 257).astype(np.float32), r"from 0.0 to 255.0, which must be in \[0, 1\]"),
-            (np.float32([[0.5, np.nan]]), "from nan to nan, which must be in"),
-            (np.float32([[0.5, np.inf]]), "from 0.5 to inf, which must be in"),
-            (np.float32([[0.5, -0.1]]), "from -0.1.* to 0.5, which must be in"),
+            ((DEEP - 9).astype(np.int32), r"from -9 to 65526, they must be in \[0, 2147483647\]"),
+            ((DEEP / 257).astype(np.float32), r"from 0.0 to 255.0, they must be in \[0, 1\]"),
+            (np.float32([[0.5, np.nan]]), "from nan to nan, they must be in"),
+            (np.float32([[0.5, np.inf]]), "from 0.5 to inf, they must be in"),
+            (np.float32([[0.5, -0.1]]), "from -0.1.* to 0.5, they must be in"),
         ],
     )
     def test_what_would_be_black_or_white_is_refused(self, values, text, tmp_path):

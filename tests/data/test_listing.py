@@ -149,18 +149,17 @@ class TestNames:
     def test_that_differ_in_case(self, root):
         add(root / "right/Cat/4.png")
         problem = (
-            "class 'Cat' (1 images) differs only in upper and lower case from class 'cat' "
-            "(2 images)"
+            "class 'Cat' differs only in upper and lower case from class 'cat' (1 and 2 images)"
         )
         assert only(root) == problem
-        with pytest.raises(ValueError, match="'Cat' .* differs only in upper and lower case"):
+        with pytest.raises(ValueError, match="'Cat' differs only in upper and lower case"):
             ImageFolders(root)
         with pytest.warns(UserWarning, match="differs only in upper and lower case"):
             assert ImageFolders(root, faulty="leave_out").classes == ["cat", "dog"]
 
     def test_domains_that_differ_in_case(self, root):
         add(root / "LEFT/cat/4.png")
-        assert only(root).startswith("domain 'LEFT' (1 images) differs only in upper and")
+        assert only(root).startswith("domain 'LEFT' differs only in upper and")
 
     @pytest.mark.parametrize("name", [" ", "\u200b", b"caf\xe9"])
     def test_that_cannot_be_read(self, root, name):

@@ -63,15 +63,21 @@ def decode(source: PathLike | bytes, *, domainbed: bool = False) -> Tensor:
         >>> decode(b"P5 2 1 65535 " + bytes([0, 0, 255, 255]))[0]
         tensor([[  0, 255]], dtype=torch.uint8)
     """
-    return _inspect(source, domainbed, look=not domainbed, stop=not domainbed)[0]
+    image, damage = inspect(source, domainbed=domainbed, listen=not domainbed)
+    if damage is not None and not domainbed:
+        raise ValueError(damage)
+    return image
 
 
-def inspect(source: PathLike | bytes, *, domainbed: bool = False) -> tuple[Tensor, str | None]:
+def inspect(
+    source: PathLike | bytes, *, domainbed: bool = False, listen: bool = True
+) -> tuple[Tensor, str | None]:
     """Decodes an image file, and tells if it is truncated or damaged.
 
     Args:
         source: Path of the file, or its content.
         domainbed: As in :func:`decode`.
+        listen: Whether to find all damage of JPEG data that libjpeg finds.
 
     Returns:
         The image, decoded as far as possible, and what is damaged about the file, or None.
@@ -79,30 +85,21 @@ def inspect(source: PathLike | bytes, *, domainbed: bool = False) -> tuple[Tenso
     Raises:
         ValueError: If nothing can be decoded, and as in :func:`decode`.
     """
-    return _inspect(source, domainbed, look=True, stop=False)
-
-
-def _inspect(
-    source: PathLike | bytes, domainbed: bool, *, look: bool, stop: bool
-) -> tuple[Tensor, str | None]:
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     with _naming(source, len(content)) as name:
         if content.startswith(_JPEG):
             height, width, exif = _jpeg_header(content)
             _check_size(height, width)
-            pixels, damage = _decode_jpeg(content, look)
+            pixels, damage = _decode_jpeg(content, listen)
         else:
             image = _open(content)
             _check_size(image.height, image.width)
             pixels, damage = _decode_other(image)
             exif = image.info.get("exif", b"")
-        if damage is not None:
-            damage = f"is truncated or damaged: {damage.rstrip('.')}. {_AGAIN}"
-            if stop:
-                raise _Refused(damage)
-            damage = f"{name} {damage}"
-        turn = None if domainbed else _TURNS.get(_orientation(exif))
-        return pixels if turn is None else _turned(pixels, *turn), damage
+    turn = None if domainbed else _TURNS.get(_orientation(exif))
+    if damage is not None:
+        damage = f"{name} is truncated or damaged: {damage.rstrip('.')}. {_AGAIN}"
+    return pixels if turn is None else _turned(pixels, *turn), damage
 
 
 def image_size(path: PathLike, *, domainbed: bool = False) -> tuple[int, int]:
@@ -126,10 +123,11 @@ def image_size(path: PathLike, *, domainbed: bool = False) -> tuple[int, int]:
             except ValueError:  # a longer header, or none
                 height, width, exif = _jpeg_header(content + file.read())
         else:
-            image = _open(content + file.read())
+            content += file.read()
+            image = _open(content)
             height, width, exif = image.height, image.width, image.info.get("exif", b"")
-            if image.format == "PNG" and not exif and b"eXIf" in content:
-                image.load()  # it may come after the pixels
+            if image.format == "PNG" and not domainbed and not exif and b"eXIf" in content:
+                _load(image)  # it comes after the pixels
                 exif = image.info.get("exif", b"")
         _check_size(height, width)
     swapped, _ = _TURNS.get(1 if domainbed else _orientation(exif), (False, ()))
@@ -209,9 +207,8 @@ def _orientation(exif: bytes) -> int:
         for entry in range(start + 2, start + 2 + 12 * count, 12):
             tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
             if tag == 0x0112:
-                return struct.unpack_from(order + {1: "B", 4: "I"}.get(kind, "H"), exif, entry + 8)[
-                    0
-                ]
+                size = {1: "B", 4: "I"}.get(kind, "H")
+                return struct.unpack_from(order + size, exif, entry + 8)[0]
     return 1
 
 
@@ -223,7 +220,7 @@ def _turned(image: Tensor, swapped: bool, flipped: tuple[int, ...]) -> Tensor:
 # Pixels
 
 
-def _decode_jpeg(content: bytes, look: bool) -> tuple[Tensor, str | None]:
+def _decode_jpeg(content: bytes, listen: bool) -> tuple[Tensor, str | None]:
     """By torchvision, twice as fast as PIL and equal; what it cannot decode is left to PIL."""
     # the operator itself, since torchvision.io warns of its end from 0.29 on; if it goes, PIL stays
     operator: Callable[..., Tensor] | None = getattr(torch.ops.image, "decode_jpeg", None)
@@ -236,17 +233,17 @@ def _decode_jpeg(content: bytes, look: bool) -> tuple[Tensor, str | None]:
             def decoded() -> Tensor:
                 return operator(data, 0, False)  # 0: the file's own channels
 
-            image, damage = with_complaint(decoded) if look else (decoded(), None)
+            image, damage = with_complaint(decoded) if listen else (decoded(), None)
             if len(image) == 1:
                 return image.expand(3, -1, -1).contiguous(), damage
             if len(image) == 3:  # four are CMYK
                 return image, damage
     image = _open(content)
     try:
-        return _tensor(image), damage
+        return _to_bytes(image), damage
     except OSError as error:
         image = _open(content + b"\xff\xd9")  # as PIL ends a truncated one for DomainBed
-        return _tensor(image), damage or str(error)
+        return _to_bytes(image), damage or str(error)
 
 
 def _decode_other(image: ImageFile.ImageFile) -> tuple[Tensor, str | None]:
@@ -257,13 +254,9 @@ def _decode_other(image: ImageFile.ImageFile) -> tuple[Tensor, str | None]:
         image.tile = []  # what is decoded so far stays, as with PIL's LOAD_TRUNCATED_IMAGES
         with suppress(Exception):
             image.load_end()
-            return _tensor(image), damage
+            return _to_bytes(image), damage
         raise
-    return _tensor(image), None
-
-
-def _tensor(image: ImageFile.ImageFile) -> Tensor:
-    return torch.from_numpy(_to_bytes(image)).permute(2, 0, 1)
+    return _to_bytes(image), None
 
 
 _limit = Lock()
@@ -290,29 +283,36 @@ def _load(image: ImageFile.ImageFile) -> None:
         image.load()
 
 
-def _to_bytes(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
-    """The pixels, shape (H, W, 3). PIL would clip those of more than 8 bits, to white mostly."""
-    if image.mode != "F" and not image.mode.startswith("I"):
+def _to_bytes(image: ImageFile.ImageFile) -> Tensor:
+    """The pixels, shape (3, H, W). PIL would clip those of more than 8 bits, mostly to white."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        pixels = np.repeat(_scaled(image)[..., None], 3, axis=2)
+    else:
         image.info.pop("transparency", None)  # of which PIL may warn that it is lost
-        return np.array(image.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _scaled(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+    """Grey levels of integers by their number of bits, and of floats in [0, 1]."""
     values: NDArray[Any] = np.array(image)
     largest = 1
     if image.mode != "F":
         bits, signed = _depth(image)
         largest = 2 ** (bits - signed) - 1
         values = values.view(np.uint32) if bits == 32 and not signed else values
-    if not (values.min() >= 0 and values.max() <= largest):  # NaN is neither
-        raise _Refused(
-            f"has values from {values.min()} to {values.max()}, which must be in [0, {largest}]. "
-            "Scale its values and save it again, with 8 or 16 bits."
-        )
-    grey = (values.astype(np.float32) * (255 / largest) + 0.5).astype(np.uint8)
-    if grey.min() == grey.max() and values.min() != values.max():
-        raise _Refused(
-            f"has values from {values.min()} to {values.max()}, which are a single grey level in "
-            f"[0, {largest}]. Scale its values and save it again, with 8 or 16 bits."
-        )
-    return np.repeat(grey[..., None], 3, axis=2)
+    low, high = values.min(), values.max()
+    scale = np.float32(255 / largest)
+    if not (low >= 0 and high <= largest):  # NaN is neither
+        problem = "they must be in"
+    elif low < high and int(low * scale + 0.5) == int(high * scale + 0.5):
+        problem = "which are a single grey level in"
+    else:
+        return (values.astype(np.float32) * scale + 0.5).astype(np.uint8)
+    raise _Refused(
+        f"has values from {low} to {high}, {problem} [0, {largest}]. Scale its values and save it "
+        "again, with 8 or 16 bits."
+    )
 
 
 def _depth(image: Image.Image) -> tuple[int, bool]:

@@ -241,7 +241,7 @@ def _other_cases(kind: str, counts: Mapping[str, int], problems: list[str]) -> s
         if kept != name:
             out.add(name)
             problems.append(
-                f"{kind} {name!r} ({counts[name]} images) differs only in upper and lower case "
-                f"from {kind} {kept!r} ({counts[kept]} images)"
+                f"{kind} {name!r} differs only in upper and lower case from {kind} {kept!r} "
+                f"({counts[name]:,} and {counts[kept]:,} images)"
             )
     return out

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def list_table(file: str | Path, root: str | Path | None = None) -> tuple[Listed
     listed: Listed = {}
     problems: list[str] = []
     seen: dict[tuple[int, int], tuple[int, str, str]] = {}
+    plain = lru_cache(plain_name)  # few names in many rows
     for line, row in rows:
         path, label, domain = (row[place] if place < len(row) else "" for place in columns[:3])
-        label, domain = plain_name(label), plain_name(domain)
+        label, domain = plain(label), plain(domain)
         problem, identity = _find(base, path.strip())
         for name, cell in zip(_COLUMNS, (path.strip(), label, domain), strict=True):
             problem = problem if cell else f"no {name}"
