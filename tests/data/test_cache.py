@@ -151,6 +151,21 @@ class TestReuse:
         assert build(max_side=4)[1].shape != build()[1].shape
         assert len(decoded) == 3 * COUNT
 
+    def test_another_reading_is_noticed(self, build, paths, file):
+        data = Image.Exif()
+        data[0x0112] = 6
+        Image.new("RGB", (8, 5)).save(paths[1], exif=data)
+        assert build()[1].shape == (3, 8, 5)
+        assert build(domainbed=True)[1].shape == (3, 5, 8)
+        assert file.stat().st_size == estimate(paths, domainbed=True)
+        assert build()[1].shape == (3, 8, 5)
+
+    def test_truncated_images_are_for_domainbed_alone(self, build, paths):
+        paths[1].write_bytes(paths[1].read_bytes()[:-10])
+        with pytest.raises(ValueError, match=f"{paths[1].name}' .* is truncated or damaged"):
+            build()
+        assert torch.equal(build(domainbed=True)[1], decode(paths[1], domainbed=True))
+
     def test_moved_images_are_the_same(self, build, paths, file, decoded, tmp_path):
         build()
         shutil.move(tmp_path / "images", tmp_path / "elsewhere")
@@ -204,7 +219,7 @@ class TestFailures:
 
     def test_broken_image_is_named(self, build, paths, file):
         paths[4].write_bytes(b"no image")
-        with pytest.raises(ValueError, match=f"{paths[4].name}' is not an image"):
+        with pytest.raises(ValueError, match=rf"{paths[4].name}' \(8 bytes\) cannot be decoded"):
             build()
         paths[4].write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\5\0\0\0\5\x08\2\0\0\0")
         with pytest.raises(ValueError, match=paths[4].name):
