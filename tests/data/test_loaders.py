@@ -76,7 +76,7 @@ class TestPreprocessing:
         own = Own(as_uint8=True, eval_transform=EvalTransform(4))
         found = loaders(own).preprocessing(featurizer)
         assert (found["mean"], found["std"]) == expected
-        assert (found["size"], found["exif_orientation"]) == (4, False)
+        assert (found["size"], found["domainbed"]) == (4, False)
 
     @pytest.mark.parametrize(
         "attributes",

@@ -35,7 +35,7 @@ def test_a_finished_run_needs_no_data(place, monkeypatch):
     assert model.domains == ["photo", "sketch", "web"]
     assert model.input_shape == (3, 6, 6)
     assert isinstance(model.preprocess, Preprocess)
-    assert (model.preprocess.size, model.preprocess.exif_orientation) == (6, False)
+    assert (model.preprocess.size, model.preprocess.domainbed) == (6, False)
     assert not model.training
 
 

@@ -102,8 +102,8 @@ class DomainLoaders(LightningDataModule):
             return None
         found = _normalization(featurizer if as_uint8 else None)
         mean, std = ([float(value) for value in values] for values in found)
-        exif = getattr(self._dataset, "exif_orientation", False)
-        return {"size": self.input_shape[-1], "mean": mean, "std": std, "exif_orientation": exif}
+        domainbed = getattr(self._dataset, "domainbed", False)
+        return {"size": self.input_shape[-1], "mean": mean, "std": std, "domainbed": domainbed}
 
     def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
         # Lightning opens one after the other, so that only one has workers at a time

@@ -26,7 +26,9 @@ class Preprocess:
         size: Height and width of the input, in pixels.
         mean: Mean of each channel, in [0, 1].
         std: Standard deviation of each channel, in [0, 1].
-        exif_orientation: Whether an image is turned as its EXIF metadata says.
+        domainbed: Whether files are read as DomainBed reads them, see
+            :func:`gga_lightning.data.decoding.decode`. If not, an image is turned as its EXIF
+            data say, and a truncated file is an error.
 
     Example:
         >>> from PIL import Image
@@ -38,7 +40,7 @@ class Preprocess:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    exif_orientation: bool = False
+    domainbed: bool = False
 
     def __call__(self, image: str | os.PathLike[str] | bytes | Image.Image | Tensor) -> Tensor:
         """Makes an input.
@@ -59,11 +61,11 @@ class Preprocess:
     def _pixels(self, image: object) -> Tensor:
         """The image's bytes, uint8 of shape (3, H, W)."""
         if isinstance(image, str | os.PathLike):
-            return decode(image)
+            return decode(image, domainbed=self.domainbed)
         if isinstance(image, bytes | bytearray | memoryview):
-            return decode(bytes(image))
+            return decode(bytes(image), domainbed=self.domainbed)
         if isinstance(image, Image.Image):
-            return _pixels_of_pil(image, self.exif_orientation)
+            return _pixels_of_pil(image, turn=not self.domainbed)
         if isinstance(image, Tensor):
             found = f"a tensor of type {image.dtype} and shape {tuple(image.shape)}"
             if image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3 and image.numel():
@@ -77,10 +79,10 @@ class Preprocess:
         )
 
 
-def _pixels_of_pil(image: Image.Image, exif_orientation: bool) -> Tensor:
+def _pixels_of_pil(image: Image.Image, *, turn: bool) -> Tensor:
     """What decoding gives for a file that holds this image."""
     try:
-        turned = ImageOps.exif_transpose(image) if exif_orientation else image
+        turned = ImageOps.exif_transpose(image) if turn else image
         if turned.mode in ("La", "RGBa"):  # premultiplied; PIL converts only to these
             turned = turned.convert({"La": "LA", "RGBa": "RGBA"}[turned.mode])
         elif turned.mode == "P" and "transparency" in turned.info:
