@@ -57,6 +57,17 @@ def test_a_pil_image_is_as_its_file(mode):
     torch.testing.assert_close(PREPARE(opened), PREPARE(file.getvalue()), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("mode", "scale"), [("I", 1), ("I", 257), ("I", 2**31 // 256), ("F", 1), ("F", 1 / 255)]
+)
+def test_deep_images_that_are_not_from_a_file_are_scaled_by_their_values(mode, scale):
+    grey = picture("L")
+    kind = {"I": np.int32, "F": np.float32}[mode]
+    deep = Image.fromarray((np.asarray(grey).astype(np.float64) * scale).astype(kind))
+    assert deep.mode == mode
+    torch.testing.assert_close(PREPARE(deep), PREPARE(grey), rtol=0, atol=0.04)
+
+
 def test_a_palette_with_transparency():
     """PIL warns of it, and warnings are errors here."""
     file = io.BytesIO()
@@ -97,7 +108,7 @@ def test_orientation(orientation):
         (io.BytesIO(b"1"), "got an object of type _io.BytesIO"),
         (None, "got an object of type builtins.NoneType"),
         (b"nothing", r"The content \(7 bytes\) cannot be decoded as an image: of no known format"),
-        (Image.new("RGB", (0, 3)), r"must have pixels, got the size \(0, 3\)"),
+        (Image.new("RGB", (0, 3)), r"size \(0, 3\) has 3 x 0 pixels"),
     ],
 )
 def test_what_is_no_image(image, message):
@@ -108,7 +119,9 @@ def test_what_is_no_image(image, message):
 def test_a_pil_image_that_breaks_off():
     file = io.BytesIO()
     Image.effect_noise((64, 64), 90).save(file, "png")
-    with pytest.raises(ValueError, match="of mode 'L' and size .64, 64. cannot be read: .*Convert"):
+    with pytest.raises(
+        ValueError, match="of mode 'L' and size .64, 64. cannot be decoded .*truncated"
+    ):
         PREPARE(Image.open(io.BytesIO(file.getvalue()[:1000])))
 
 

@@ -110,7 +110,7 @@ class TestTidy:
         assert capsys.readouterr().err == "mine\n"
 
     def test_long_lines_are_folded_on_a_terminal(self, terminal):
-        terminal(40)
+        screen = terminal(40)
         with tidy("command"):
             print("word " * 20)
             warnings.warn("word " * 20, stacklevel=1)

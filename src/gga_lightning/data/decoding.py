@@ -13,18 +13,16 @@ import numpy as np
 import torch
 import torchvision  # noqa: F401  # pyright: ignore[reportUnusedImport]  # torch.ops.image
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from gga_lightning.data.libjpeg import with_complaint
-
-__all__ = ["MAX_PIXELS", "decode", "image_size", "inspect"]
+__all__ = ["MAX_PIXELS", "decode", "decode_image", "image_size", "inspect"]
 
 PathLike = str | os.PathLike[str]
 
 MAX_PIXELS = 178_956_970  # where PIL raises an error, too
-_JPEG = b"\xff\xd8"
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _AGAIN = "Delete it or fetch it again."
 _HEAD = 2**20  # bytes that hold the header of nearly every JPEG
 # orientation in EXIF: whether rows and columns are swapped, and which dimensions are then flipped
@@ -63,21 +61,18 @@ def decode(source: PathLike | bytes, *, domainbed: bool = False) -> Tensor:
         >>> decode(b"P5 2 1 65535 " + bytes([0, 0, 255, 255]))[0]
         tensor([[  0, 255]], dtype=torch.uint8)
     """
-    image, damage = inspect(source, domainbed=domainbed, listen=not domainbed)
+    image, damage = inspect(source, domainbed=domainbed)
     if damage is not None and not domainbed:
         raise ValueError(damage)
     return image
 
 
-def inspect(
-    source: PathLike | bytes, *, domainbed: bool = False, listen: bool = True
-) -> tuple[Tensor, str | None]:
+def inspect(source: PathLike | bytes, *, domainbed: bool = False) -> tuple[Tensor, str | None]:
     """Decodes an image file, and tells if it is truncated or damaged.
 
     Args:
         source: Path of the file, or its content.
         domainbed: As in :func:`decode`.
-        listen: Whether to find all damage of JPEG data that libjpeg finds.
 
     Returns:
         The image, decoded as far as possible, and what is damaged about the file, or None.
@@ -88,9 +83,11 @@ def inspect(
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     with _naming(source, len(content)) as name:
         if content.startswith(_JPEG):
-            height, width, exif = _jpeg_header(content)
+            height, width, exif, start = _jpeg_header(content)
             _check_size(height, width)
-            pixels, damage = _decode_jpeg(content, listen)
+            pixels, damage = _decode_jpeg(content)
+            if content.rfind(_JPEG_END) < start:  # such as one whose rest is zeros
+                damage = damage or "its data have no end"
         else:
             image = _open(content)
             _check_size(image.height, image.width)
@@ -119,9 +116,9 @@ def image_size(path: PathLike, *, domainbed: bool = False) -> tuple[int, int]:
         content = file.read(_HEAD)
         if content.startswith(_JPEG):
             try:
-                height, width, exif = _jpeg_header(content)
+                height, width, exif, _ = _jpeg_header(content)
             except ValueError:  # a longer header, or none
-                height, width, exif = _jpeg_header(content + file.read())
+                height, width, exif, _ = _jpeg_header(content + file.read())
         else:
             content += file.read()
             image = _open(content)
@@ -134,15 +131,40 @@ def image_size(path: PathLike, *, domainbed: bool = False) -> tuple[int, int]:
     return (width, height) if swapped else (height, width)
 
 
+def decode_image(image: Image.Image, *, domainbed: bool = False) -> Tensor:
+    """Does to an open PIL image what :func:`decode` does to a file that holds it.
+
+    An image of mode I or F that is not from a file is scaled by its largest value: from
+    [0, 1] (mode F only) or [0, 255] or, for mode I, from 16 or 31 bits, whichever holds it first.
+
+    Args:
+        image: The image, of any mode.
+        domainbed: As in :func:`decode`.
+
+    Returns:
+        As :func:`decode`.
+
+    Raises:
+        ValueError: If the image has no pixels, cannot be read, or has values that cannot be scaled.
+    """
+    with _naming(f"A PIL image of mode {image.mode!r} and size {image.size}", None):
+        _check_size(image.height, image.width)
+        upright = domainbed or image.getexif().get(0x0112, 1) == 1
+        turned = image if upright else ImageOps.exif_transpose(image)  # which forgets the format
+        if turned.mode in ("La", "RGBa"):  # premultiplied; PIL converts them only to these
+            turned = turned.convert({"La": "LA", "RGBa": "RGBA"}[turned.mode])
+        return _to_bytes(turned)
+
+
 class _Refused(ValueError):
     """An intact image that cannot be used; the text says why, and what to do."""
 
 
 @contextmanager
-def _naming(source: PathLike | bytes, size: int) -> Generator[str]:
-    """Yields the file's name, and names it in errors."""
+def _naming(source: PathLike | bytes, size: int | None) -> Generator[str]:
+    """Yields the name of a file of this size, or of something else, and names it in errors."""
     name = "The content" if isinstance(source, bytes) else f"The file {os.fspath(source)!r}"
-    name += f" ({size} bytes)"
+    name = str(source) if size is None else f"{name} ({size} bytes)"
     try:
         yield name
     except _Refused as error:
@@ -158,8 +180,8 @@ def _naming(source: PathLike | bytes, size: int) -> Generator[str]:
 # Headers
 
 
-def _jpeg_header(content: bytes) -> tuple[int, int, bytes]:
-    """Height, width and EXIF data, in a tenth of PIL's time and without its warnings."""
+def _jpeg_header(content: bytes) -> tuple[int, int, bytes, int]:
+    """Height, width, EXIF data and where the pixels begin, in a tenth of PIL's time."""
     height, width, exif, place = 0, 0, b"", 2
     try:
         while True:
@@ -168,7 +190,7 @@ def _jpeg_header(content: bytes) -> tuple[int, int, bytes]:
             if marker == 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # without content
                 continue
             if marker == 0xDA:  # the pixels
-                return height, width, exif
+                return height, width, exif, place
             (length,) = struct.unpack_from(">H", content, place + 1)
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
                 height, width = struct.unpack_from(">HH", content, place + 4)
@@ -220,30 +242,25 @@ def _turned(image: Tensor, swapped: bool, flipped: tuple[int, ...]) -> Tensor:
 # Pixels
 
 
-def _decode_jpeg(content: bytes, listen: bool) -> tuple[Tensor, str | None]:
+def _decode_jpeg(content: bytes) -> tuple[Tensor, str | None]:
     """By torchvision, twice as fast as PIL and equal; what it cannot decode is left to PIL."""
     # the operator itself, since torchvision.io warns of its end from 0.29 on; if it goes, PIL stays
     operator: Callable[..., Tensor] | None = getattr(torch.ops.image, "decode_jpeg", None)
-    damage = None
     if operator is not None:
         # frombuffer warns of memory that cannot be written to, such as that of bytes
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         with suppress(RuntimeError):  # truncated, or beyond the decoder
-
-            def decoded() -> Tensor:
-                return operator(data, 0, False)  # 0: the file's own channels
-
-            image, damage = with_complaint(decoded) if listen else (decoded(), None)
+            image = operator(data, 0, False)  # 0: the file's own channels
             if len(image) == 1:
-                return image.expand(3, -1, -1).contiguous(), damage
+                return image.expand(3, -1, -1).contiguous(), None
             if len(image) == 3:  # four are CMYK
-                return image, damage
+                return image, None
     image = _open(content)
     try:
-        return _to_bytes(image), damage
+        return _to_bytes(image), None
     except OSError as error:
-        image = _open(content + b"\xff\xd9")  # as PIL ends a truncated one for DomainBed
-        return _to_bytes(image), damage or str(error)
+        image = _open(content + _JPEG_END)  # as PIL ends a truncated one for DomainBed
+        return _to_bytes(image), str(error)
 
 
 def _decode_other(image: ImageFile.ImageFile) -> tuple[Tensor, str | None]:
@@ -283,21 +300,27 @@ def _load(image: ImageFile.ImageFile) -> None:
         image.load()
 
 
-def _to_bytes(image: ImageFile.ImageFile) -> Tensor:
+def _to_bytes(image: Image.Image) -> Tensor:
     """The pixels, shape (3, H, W). PIL would clip those of more than 8 bits, mostly to white."""
     if image.mode == "F" or image.mode.startswith("I"):
         pixels = np.repeat(_scaled(image)[..., None], 3, axis=2)
     else:
-        image.info.pop("transparency", None)  # of which PIL may warn that it is lost
+        if "transparency" in image.info:  # PIL may warn that it is lost
+            image = image.copy()
+            del image.info["transparency"]
         pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _scaled(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     """Grey levels of integers by their number of bits, and of floats in [0, 1]."""
     values: NDArray[Any] = np.array(image)
     largest = 1
-    if image.mode != "F":
+    if image.format is None and image.mode in ("I", "F"):
+        # not from a file, so nothing says the depth; PIL's conversions keep 0 to 255
+        scales = (1, 255) if image.mode == "F" else (255, 2**16 - 1, 2**31 - 1)
+        largest = next((scale for scale in scales if values.max() <= scale), scales[-1])
+    elif image.mode != "F":
         bits, signed = _depth(image)
         largest = 2 ** (bits - signed) - 1
         values = values.view(np.uint32) if bits == 32 and not signed else values

@@ -3,12 +3,11 @@
 import os
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from gga_lightning.data.decoding import decode
+from gga_lightning.data.decoding import decode, decode_image
 from gga_lightning.data.transforms import EvalTransform, to_float
 
 __all__ = ["Preprocess"]
@@ -65,7 +64,7 @@ class Preprocess:
         if isinstance(image, bytes | bytearray | memoryview):
             return decode(bytes(image), domainbed=self.domainbed)
         if isinstance(image, Image.Image):
-            return _pixels_of_pil(image, turn=not self.domainbed)
+            return decode_image(image, domainbed=self.domainbed)
         if isinstance(image, Tensor):
             found = f"a tensor of type {image.dtype} and shape {tuple(image.shape)}"
             if image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3 and image.numel():
@@ -77,22 +76,3 @@ class Preprocess:
             f"shape (3, H, W), got {found}. A NumPy array of shape (H, W, 3) becomes a PIL image "
             "by `PIL.Image.fromarray(array)`."
         )
-
-
-def _pixels_of_pil(image: Image.Image, *, turn: bool) -> Tensor:
-    """What decoding gives for a file that holds this image."""
-    try:
-        turned = ImageOps.exif_transpose(image) if turn else image
-        if turned.mode in ("La", "RGBa"):  # premultiplied; PIL converts only to these
-            turned = turned.convert({"La": "LA", "RGBa": "RGBA"}[turned.mode])
-        elif turned.mode == "P" and "transparency" in turned.info:
-            turned = turned.convert("RGBA")  # PIL warns of what it leaves out otherwise
-        pixels = np.array(turned.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(
-            f"A PIL image of mode {image.mode!r} and size {image.size} cannot be read: "
-            f"{str(error).rstrip('.')}. Convert it: `image.convert('RGB')`."
-        ) from error
-    if not pixels.size:
-        raise ValueError(f"A PIL image must have pixels, got the size {image.size}.")
-    return torch.from_numpy(pixels).permute(2, 0, 1)
