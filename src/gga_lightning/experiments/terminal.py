@@ -139,7 +139,7 @@ def _streams(wrap: Callable[[TextIO], Any]) -> Generator[None]:
 
 @contextlib.contextmanager
 def _log_handlers() -> Generator[None]:
-    """Turns handlers of logs, which keep the stream of their making, to the present ones."""
+    """Turns handlers of logs to the present streams, and removes Hydra's at the end."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return not _LOGGED.match(record.getMessage())
@@ -152,6 +152,8 @@ def _log_handlers() -> Generator[None]:
         and not isinstance(handler.stream, _Present)
     ]
     earlier = [handler.stream for handler in handlers]
+    root = logging.getLogger()
+    at_root, level = root.handlers[:], root.level
     for handler in handlers:
         name = "stdout" if handler.stream in (sys.stdout, sys.__stdout__) else "stderr"
         handler.stream = _Present(name)
@@ -159,6 +161,8 @@ def _log_handlers() -> Generator[None]:
     try:
         yield
     finally:
+        root.handlers[:] = at_root
+        root.setLevel(level)
         for handler, stream in zip(handlers, earlier, strict=True):
             handler.stream = stream
             handler.removeFilter(wanted)
