@@ -13,7 +13,7 @@ from hydra.errors import (
 )
 from hydra.utils import get_object
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 __all__ = ["config_directory", "explain"]
 
@@ -57,6 +57,11 @@ def explain(error: Exception) -> str:
         if logger and isinstance(cause, ImportError):
             return f"`logger={logger}` needs a package: {_install(logger)}"
         error = cast(Exception, cause)
+    origin = error
+    while isinstance(origin, InterpolationResolutionError) and origin.__context__ is not None:
+        origin = cast(Exception, origin.__context__)  # OmegaConf keeps no cause
+    if isinstance(origin, ValueError) and not isinstance(origin, OmegaConfBaseException):
+        error = origin  # raised by a resolver of ours
     text = " ".join(str(error).split())
     kind = type(error).__name__
     return text if text and isinstance(error, ValueError) else f"{kind}: {text}".rstrip(": ")

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from gga_lightning.experiments.required import require_data
+
 __all__ = ["config_hash", "folder_name", "settings"]
 
 # What makes a job the job it is, and in it what changes no number.
@@ -85,6 +87,8 @@ def folder_name(config: DictConfig, choices: Mapping[str, Any]) -> str:
 
 
 def _content(config: DictConfig, group: str) -> dict[str, Any]:
+    if group == "data":
+        require_data(config)
     content = {
         str(name): _resolved(config[group], name)
         for name in config[group]

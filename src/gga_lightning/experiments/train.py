@@ -31,6 +31,7 @@ from gga_lightning.experiments.configuration import config_directory, explain
 from gga_lightning.experiments.identity import config_hash, settings
 from gga_lightning.experiments.jobs import FolderInUse, Job, JobProgress
 from gga_lightning.experiments.output import draw_cosines, print_line, print_table, search_summary
+from gga_lightning.experiments.required import require_data
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
 from gga_lightning.experiments.sweeps import register
 from hydra_plugins.gga_lightning_sweeper import quoted
@@ -118,14 +119,7 @@ def make_data(config: DictConfig) -> DomainDataModule:
     Raises:
         ValueError: If a setting that has no default is not given.
     """
-    missing = [
-        prefix + str(name)
-        for prefix, group in (("", config.data), ("dataset.", config.data.dataset))
-        for name in group
-        if OmegaConf.is_missing(group, name)
-    ]
-    if missing:
-        raise ValueError(f"`data.{missing[0]}` must be given: data.{missing[0]}=PATH.")
+    require_data(config)
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     settings.pop("root", None)
