@@ -1,6 +1,7 @@
 """Anybody's images: folders of domains of classes, or a list of files."""
 
 import csv
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from gga_lightning.data.cache import DecodedCache
 from gga_lightning.data.decoding import decode
 from gga_lightning.data.listing import list_folders, unreadable
+from gga_lightning.data.names import file_name
 from gga_lightning.data.transforms import (
     ColourTransform,
     CropTransform,
@@ -100,6 +102,7 @@ class _Images:
         listed: Mapping[str, Iterable[tuple[str, str]]],
         problems: list[str],
         *,
+        place: Path,
         name: str,
         image_size: int = 224,
         faulty: Faulty = "stop",
@@ -139,7 +142,7 @@ class _Images:
         self.eval_transform = _Then(evaluation, last)
         if cache is not None:
             for domain, images in self.domains.items():
-                file = Path(cache) / f"{name}-{domain}.images".replace(os.sep, "-")
+                file = Path(cache).expanduser() / _cache_name(place, name, domain)
                 images.use_cache(DecodedCache.build(images.paths, file))
 
 
@@ -209,6 +212,7 @@ class ImageFolders(_Images):
         super().__init__(
             listed,
             problems,
+            place=root,
             name=root.name if name is None else name,
             image_size=image_size,
             faulty=faulty,
@@ -267,7 +271,16 @@ class ImageTable(_Images):
                     problems.append(f"{row['path']}: no such file")
         if not listed:
             raise ValueError(f"`file` must list at least one existing image, got {str(file)!r}.")
-        super().__init__(listed, problems, name=file.stem if name is None else name, **settings)
+        name = file.stem if name is None else name
+        super().__init__(listed, problems, place=file, name=name, **settings)
+
+
+def _cache_name(place: Path, name: str, domain: str) -> str:
+    """A file's name that data of the same name in another place do not have."""
+    identity = repr((os.path.abspath(place), name, domain)).encode()
+    spare = 38 * "."  # bytes that the cache appends while it builds the file
+    ending = f"-{hashlib.sha256(identity).hexdigest()[:8]}.images"
+    return file_name(f"{name}-{domain}", ending + spare).removesuffix(spare)
 
 
 class _Then:
