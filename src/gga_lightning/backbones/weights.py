@@ -79,7 +79,7 @@ def find_file(weights: object, names: Sequence[str]) -> Path:
 
     Args:
         weights: What the user gave. A path may begin with ``~``.
-        names: What else could have been given, for the message.
+        names: What else could have been given, at least one, for the message.
 
     Returns:
         The file, which exists.
@@ -99,9 +99,8 @@ def find_file(weights: object, names: Sequence[str]) -> Path:
         raise ValueError(
             f"`weights`: there is no file {os.path.abspath(path)!r}. Check the path's spelling."
         )
-    raise ValueError(
-        f"`weights` must be one of {list(names)}, an existing file or None, got {weights!r}."
-    )
+    known = f"one of {[*names]}" if len(names) > 1 else repr(names[0])
+    raise ValueError(f"`weights` must be {known}, an existing file or None, got {weights!r}.")
 
 
 def find_weights(file: Path, network: nn.Module) -> FoundWeights:
