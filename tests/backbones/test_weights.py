@@ -94,6 +94,7 @@ class TestPrefixes:
         again, loaded = load({"optimizer": optimizer.state_dict(), "model": made.state_dict()})
         assert_loaded(again, made.state_dict())
         assert len(loaded.unused) == 3 * 6
+        assert str(loaded).endswith("('model/'); not used: 18 tensors")
 
     @pytest.mark.parametrize("average", ["state_dict_ema", "model_ema", "ema"])
     def test_an_average_is_preferred(self, load, average):

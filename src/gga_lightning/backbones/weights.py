@@ -53,7 +53,10 @@ class LoadedWeights:
 
     def __str__(self) -> str:
         where = f" ({self.prefix!r})" if self.prefix else ""
-        rest = f"; not used: {_listed(self.unused)}" if self.unused else ""
+        container = self.prefix[: self.prefix.rfind("/") + 1]
+        near = [n.removeprefix(container) for n in self.unused]
+        near = [n for n in near if "/" not in n]  # those of optimizers and the like are counted
+        rest = f"; not used: {_listed(near, len(self.unused))}" if self.unused else ""
         return f"{self.network}: {self.count} of {self.count} tensors from {self.file}{where}{rest}"
 
 
@@ -206,9 +209,12 @@ def _refusal(
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _listed(names: Sequence[str], count: int = 0) -> str:
+    """The first names, and how many there are beyond them: of ``names``, or up to ``count``."""
+    shown, more = ", ".join(names[:_SHOWN]), max(len(names), count) - len(names[:_SHOWN])
+    if not shown:
+        return f"{more} tensors"
+    return f"{shown} and {more} more" if more else shown
 
 
 def _prefix(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
