@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import io
 import multiprocessing
 import os
@@ -53,8 +54,15 @@ def assert_holds(cache, paths):
 
 
 def left(file):
-    """The names beside the cache, but for the lock's."""
+    """The names in the cache's folder, but for a killed process's lock."""
     return sorted(path.name for path in file.parent.iterdir() if path.suffix != ".lock")
+
+
+def refuse_locks(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
 
 
 class TestContent:
@@ -274,7 +282,26 @@ class TestProcesses:
         with pytest.raises(ValueError, match="is not a complete cache"):
             DecodedCache(file.parent / unfinished)
         assert_holds(build(), paths)
-        assert left(file) == ["art.images"]
+        assert [path.name for path in file.parent.iterdir()] == ["art.images"]
+
+    def test_the_second_says_that_it_waits(self, paths, file, monkeypatch, capfd):
+        started = self.fork.Event()
+
+        def slow(path):
+            started.set()
+            time.sleep(0.01)
+            return decode(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "decode", slow)
+            process = self.fork.Process(target=DecodedCache.build, args=(paths, file))
+            process.start()
+            assert started.wait(30)
+        assert_holds(DecodedCache.build(paths, file), paths)
+        process.join(30)
+        said = capfd.readouterr().err
+        assert said.count(f"Waiting for another process that builds {file}.") == 1
+        assert said.count("Decoding 150 images") == 1
 
     @pytest.mark.parametrize("locks", [True, False])
     def test_two_building_at_once(self, build, paths, file, monkeypatch, tmp_path, locks):
@@ -288,7 +315,7 @@ class TestProcesses:
 
         monkeypatch.setattr(module, "decode", slow)
         if not locks:
-            monkeypatch.setattr(module, "fcntl", None)
+            refuse_locks(monkeypatch)
         processes = [self.fork.Process(target=build) for _ in range(2)]
         for process in processes:
             process.start()
@@ -300,10 +327,7 @@ class TestProcesses:
         assert left(file) == ["art.images"]
 
     def test_disk_without_locks(self, build, paths, monkeypatch):
-        def refuse(*_):
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr(module.fcntl, "flock", refuse)
+        refuse_locks(monkeypatch)
         assert_holds(build(), paths)
 
     @pytest.mark.slow

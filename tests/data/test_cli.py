@@ -1,6 +1,9 @@
+import importlib.metadata
 import json
 import logging
 import os
+import re
+import shlex
 import shutil
 import sys
 import warnings
@@ -9,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gga_lightning.data import cli
 from gga_lightning.data.benchmarks.benchmark import Archive
 from gga_lightning.data.benchmarks.domain_net import DUPLICATES, DomainNet
 from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
@@ -183,13 +187,50 @@ class TestList:
         assert main(["list"]) == 0
         said = capsys.readouterr().out
         for kind in DATASETS:
-            line = next(line for line in said.splitlines() if f" {kind.facts.key} " in line)
+            line = next(li for li in said.splitlines() if li.startswith(f"{kind.facts.key} "))
             for text in (", ".join(kind.facts.domains), f"{kind.facts.images:,}"):
                 assert text in line
             assert f" {kind.facts.num_classes} " in line
-            assert kind.facts.licence[:20] in line
+            assert kind.facts.licence in said
         for size in ("174 MB", "3.6 GB", "1.1 GB", "6.5 GB", "17.1 GB", "12 MB"):
             assert size in said
+
+    @pytest.mark.parametrize("columns", [60, 80, 120])
+    def test_breaks_lines_between_words(self, capsys, monkeypatch, columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(["list"]) == 0
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= columns
+        words = set(re.findall(r"[^\s,]+", said))
+        for kind in DATASETS:
+            texts = (*kind.facts.domains, f"{kind.facts.images:,}", kind.facts.licence)
+            assert set(re.findall(r"[^\s,]+", " ".join(texts))) <= words
+
+
+class TestHelp:
+    def test_version(self, capsys):
+        with pytest.raises(SystemExit) as caught:
+            main(["--version"])
+        assert caught.value.code == 0
+        version = importlib.metadata.version("gga-lightning")
+        assert capsys.readouterr().out == f"gga-lightning {version}\n"
+
+    @pytest.mark.parametrize("command", [[], ["list"], ["download"], ["check"]])
+    def test_has_an_example_that_parses(self, command, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as caught:
+            main([*command, "--help"])
+        assert caught.value.code == 0
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= 80
+        _, examples = said.split("for example:\n")
+        parser = cli._parser()
+        for example in examples.splitlines():
+            name, *words = shlex.split(example, comments=True)
+            assert name in ("gga-data", "gga-train")
+            if name == "gga-data":
+                assert command in ([], words[:1])
+                parser.parse_args(words)
 
 
 @pytest.fixture
@@ -235,7 +276,7 @@ class TestDownload:
 
         monkeypatch.setattr(PACS, "survey", stop)
         assert main(["download", "pacs", "--root", str(pacs)]) == 1
-        assert "stopped; the same command goes on from here" in capsys.readouterr().err
+        assert "stopped; run the same command again to resume" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         "arguments", [["download", "imagenet", "--root", "x"], ["download", "pacs"], []]

@@ -1,6 +1,8 @@
 import hashlib
 import os
 import pickle
+import re
+import shutil
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gga_lightning.data import DomainDataModule, ImageFolders
+from gga_lightning.data import DomainDataModule, ImageFolders, ImageTable
 
 LAYOUTS = {  # domains in the order of the reference suite
     "PACS": ["art_painting", "cartoon", "photo", "sketch"],
@@ -215,10 +217,9 @@ class TestCache:
     def test_reads_from_it(self, root, tmp_path):
         plain = ImageFolders(root)
         cached = ImageFolders(root, cache=tmp_path / "cache")
-        assert sorted(path.name for path in (tmp_path / "cache").glob("*.images")) == [
-            "pets-left.images",
-            "pets-right.images",
-        ]
+        left, right = sorted(path.name for path in (tmp_path / "cache").iterdir())
+        assert re.fullmatch(r"pets-left-[0-9a-f]{8}\.images", left)
+        assert re.fullmatch(r"pets-right-[0-9a-f]{8}\.images", right)
         (root / "left" / "cat" / "0.png").write_bytes(b"gone by now")
         for domain, images in plain.domains.items():
             for index in range(1, len(images)):
@@ -226,6 +227,36 @@ class TestCache:
                 assert torch.equal(mine[0], theirs[0])
                 assert mine[1] == theirs[1]
         assert tuple(cached.domains["left"][0][0][:, 0, 0].tolist()) == colour("left/cat/0")
+
+    def test_roots_with_the_same_name_do_not_share(self, root, tmp_path):
+        other = shutil.copytree(root, tmp_path / "other" / root.name)
+        table = "path,label,domain\nleft/cat/0.png,cat,left\n"
+        cache = tmp_path / "cache"
+        for place in (root, other):
+            (place.parent / f"{root.name}.csv").write_text(table)
+        for _ in range(2):  # the second time, all of them are found
+            ImageFolders(root, cache=cache)
+            ImageFolders(other, cache=cache)
+            ImageFolders(other, cache=cache, name="mine")
+            ImageTable(root.parent / f"{root.name}.csv", root=root, cache=cache)
+            ImageTable(other.parent / f"{root.name}.csv", root=other, cache=cache)
+            made = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+            assert len(made) == 8
+        ImageFolders(root, cache=cache)
+        assert made == {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+
+    @pytest.mark.parametrize("domain", ["ü" * 120, "a:b *?", "Ünï-cödé"])
+    def test_any_domain_has_a_file(self, root, tmp_path, domain):
+        (root / "left").rename(root / domain)
+        data = ImageFolders(root, cache=tmp_path / "cache", name="n" * 300)
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+        assert data.domains[domain][0][0].shape[0] == 3
+
+    def test_names_that_are_alike_in_files(self, root, tmp_path):
+        (root / "left").rename(root / "a_b")
+        (root / "right").rename(root / "a b")
+        ImageFolders(root, cache=tmp_path / "cache")
+        assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

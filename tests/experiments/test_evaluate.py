@@ -403,7 +403,7 @@ class TestErrors:
                 "model's shape, (1, 8, 8), but those of 'digits-s",
             ),
             (["data=foldrs"], "there is no option `data=foldrs`. Did you mean `folders`?"),
-            (["data=folders"], "`data.root` must be given: data.root=PATH."),
+            (["data=folders"], "`data.root` must be given: data.root=DIR, a folder that"),
             (["data.dataset.shift=style"], "`test_domain` must be one of ['plain', "),
             (["data.dataset.shft=style"], "`data.dataset.shft`. Did you mean `shift`?"),
             (["trainer.max_steps=1"], "must be of the data, as all else is the run's: `data=...`"),

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gga_lightning.data.decoding import decode, image_size
+from gga_lightning.data.locks import alone
 from gga_lightning.data.threads import in_chunks
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: two processes then build one each, and the last one stays
-    fcntl = None
 
 __all__ = ["DecodedCache", "estimate"]
 
@@ -108,7 +104,14 @@ class DecodedCache:
         if (cache := cls._current(file, identity)) is not None:
             return cache
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(file):
+
+        def waits() -> None:
+            if progress:
+                print(f"Waiting for another process that builds {file}.", file=sys.stderr)
+
+        with alone(Path(f"{file}.lock"), waits) as held:
+            if held:
+                _delete_unfinished(file)
             cache = cls._current(file, identity)  # another process may just have made it
             if cache is None:
                 _make(names, file, identity, max_side, domainbed, progress)
@@ -232,27 +235,10 @@ def _identity(paths: Sequence[str], max_side: int | None, domainbed: bool) -> by
     return digest.digest()
 
 
-@contextlib.contextmanager
-def _alone(file: Path) -> Generator[None]:
-    """Holds the lock of a cache file; the system lets go of it when the process ends, killed too.
-
-    What lies unfinished beside the file is then nobody's, and is deleted.
-    """
-    with open(f"{file}.lock", "w") as lock:
-        if _locked(lock.fileno()):
-            for unfinished in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
-                unfinished.unlink()
-        yield
-
-
-def _locked(handle: int) -> bool:
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:  # a network disk without locks
-        return False
-    return True
+def _delete_unfinished(file: Path) -> None:
+    """Deletes what killed processes left beside a cache file that is locked."""
+    for unfinished in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
+        unfinished.unlink()
 
 
 def _make(

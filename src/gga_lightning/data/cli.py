@@ -1,10 +1,13 @@
 """``gga-data``: lists, downloads and checks the benchmark data sets."""
 
+import importlib.metadata
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -36,6 +39,7 @@ DATASETS: tuple[Kind, ...] = (
     ColoredMNIST,
 )
 OWN = ("folders", "table")  # what a user's own images are called, as in data=folders
+_ROOT = "the folder that holds all data sets, as data.root of gga-train"
 _SHOWN = 20  # faults named, and groups of duplicates
 _PARTS = "the training and the validation part of split seed {seed}"
 _DUPLICATES = {
@@ -77,41 +81,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         print(f"gga-data: {kind}{error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("gga-data: stopped; the same command goes on from here", file=sys.stderr)
+        print("gga-data: stopped; run the same command again to resume", file=sys.stderr)
     return 1
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="gga-data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what there is: domains, classes, images, size, licence")
-    names = [kind.facts.key for kind in DATASETS]
-    text = "download and unpack a data set; goes on where an earlier run broke off"
-    added = commands.add_parser("download", help=text, description=text)
-    added.add_argument("name", choices=names)
-    root = "the folder of all data sets (data.root)"
-    added.add_argument("--root", required=True, type=Path, help=root)
-    text = "count a data set's images, open each of them, and find duplicates"
-    added = commands.add_parser("check", help=text, description=text)
-    added.add_argument("name", choices=[*names, *OWN])
-    root += "; with a table, what its paths are relative to if not its own folder"
-    added.add_argument("--root", type=Path, help=root)
-    added.add_argument("--file", type=Path, help="the CSV file of a table")
+    text = "list, download and check the data sets of domain generalization"
+    examples = "gga-data download pacs --root DATA", "gga-train data=pacs data.root=DATA"
+    parser = ArgumentParser(prog="gga-data", **_described(text, *examples))
+    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    text = "list the data sets: domains, classes, images, size, licence"
+    commands.add_parser("list", help=text, **_described(text, "gga-data list"))
+    text = "download and unpack a data set, or resume a download"
+    example = "gga-data download pacs --root DATA"
+    added = commands.add_parser("download", help=text, **_described(text, example))
+    _add_names(added)
+    added.add_argument("--root", required=True, type=Path, metavar="DIR", help=_ROOT)
+    text = "count the images of a data set, open each of them, and find duplicates"
+    examples = (
+        "gga-data check pacs --root DATA",
+        "gga-data check folders --root IMAGES  # your own, in IMAGES/domain/class",
+        "gga-data check table --file LIST.csv  # your own, listed",
+    )
+    added = commands.add_parser("check", help=text, **_described(text, *examples))
+    _add_names(added, *OWN)
+    table = "; with a table, what its paths are relative to if not its own folder"
+    added.add_argument("--root", type=Path, metavar="DIR", help=_ROOT + table)
+    added.add_argument("--file", type=Path, metavar="FILE", help="the CSV file of a table")
     added.add_argument(
         "--split-seed",
         type=int,
         default=0,
+        metavar="SEED",
         help="the split that duplicates are looked for in (data.split_seed); default 0",
     )
     return parser
 
 
+def _described(text: str, *examples: str) -> dict[str, Any]:
+    """A parser's description, and examples whose line breaks are kept."""
+    return {
+        "description": f"{text[0].upper()}{text[1:]}.",
+        "epilog": "\n  ".join(["for example:", *examples]),
+        "formatter_class": RawDescriptionHelpFormatter,
+    }
+
+
+def _add_names(parser: ArgumentParser, *own: str) -> None:
+    names = [*(kind.facts.key for kind in DATASETS), *own]
+    parser.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
+
+
 def _list(output: Console) -> int:
-    table = Table("name", "domains", "classes", "images", "download", "licence", show_lines=True)
-    for column in table.columns[2:5]:
-        column.justify = "right"
-    table.columns[0].no_wrap = True
-    table.columns[1].overflow = table.columns[5].overflow = "fold"
+    table = _plain_table("name", "domains", "classes", "images", "download")
+    licences = _plain_table("name", "licence")
+    for column in table.columns[2:]:
+        column.justify, column.no_wrap = "right", True
     for kind in DATASETS:
         facts = kind.facts
         table.add_row(
@@ -120,10 +147,19 @@ def _list(output: Console) -> int:
             str(facts.num_classes),
             f"{facts.images:,}",
             format_bytes(facts.download_size),
-            facts.licence,
         )
+        licences.add_row(facts.key, facts.licence)
     output.print(table)
+    output.print()
+    output.print(licences)
     return 0
+
+
+def _plain_table(*columns: str) -> Table:
+    """A table without lines, which leaves narrow terminals room for words."""
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = True
+    return table
 
 
 def _download(dataset: Kind, root: Path, output: Console) -> int:

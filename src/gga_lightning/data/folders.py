@@ -1,5 +1,6 @@
 """Anybody's images: folders of domains of classes, or a list of files."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from gga_lightning.data.cache import DecodedCache
 from gga_lightning.data.decoding import decode
 from gga_lightning.data.listing import Listed, examine, list_folders
+from gga_lightning.data.names import file_name
 from gga_lightning.data.table import list_table
 from gga_lightning.data.transforms import (
     ColourTransform,
@@ -156,7 +158,7 @@ class _Images:
         self.eval_transform = _Then(evaluation, last)
         if cache is not None:
             for domain, images in self.domains.items():
-                file = Path(cache) / f"{name}-{domain}.images".replace(os.sep, "-")
+                file = Path(cache).expanduser() / _cache_name(source, name, domain)
                 images.use_cache(DecodedCache.build(images.paths, file, domainbed=self.domainbed))
 
 
@@ -273,6 +275,14 @@ class ImageTable(_Images):
         listed, problems = list_table(file, root)
         name = Path(file).stem if name is None else name
         super().__init__(listed, problems, source=file, name=name, **settings)
+
+
+def _cache_name(source: str | Path, name: str, domain: str) -> str:
+    """A file's name that data of the same name in another place do not have."""
+    identity = repr((os.path.abspath(source), name, domain)).encode()
+    spare = 38 * "."  # bytes that the cache appends while it builds the file
+    ending = f"-{hashlib.sha256(identity).hexdigest()[:8]}.images"
+    return file_name(f"{name}-{domain}", ending + spare).removesuffix(spare)
 
 
 class _Then:

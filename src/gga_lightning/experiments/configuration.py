@@ -15,7 +15,7 @@ from hydra.errors import (
 )
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from gga_lightning.data.module import check_seed
 
@@ -110,6 +110,11 @@ def explain(error: Exception) -> str:
         if logger and isinstance(cause, ImportError):
             return f"`logger={logger}` needs a package: {_install(logger)}"
         error = cast(Exception, cause)
+    origin = error
+    while isinstance(origin, InterpolationResolutionError) and origin.__context__ is not None:
+        origin = cast(Exception, origin.__context__)  # OmegaConf keeps no cause
+    if isinstance(origin, ValueError) and not isinstance(origin, OmegaConfBaseException):
+        error = origin  # raised by a resolver of ours
     text = " ".join(str(error).split())
     kind = type(error).__name__
     plain = text and isinstance(error, ValueError | HydraException)

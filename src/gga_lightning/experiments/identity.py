@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gga_lightning.data.names import file_name, plain_name
+from gga_lightning.experiments.required import require_data
 
 __all__ = ["config_hash", "data_path", "folder_name", "settings"]
 
@@ -102,6 +103,8 @@ def data_path(config: DictConfig) -> str | None:
 
 
 def _content(config: DictConfig, group: str) -> dict[str, Any]:
+    if group == "data":
+        require_data(config)
     content = {
         str(name): _resolved(config[group], name)
         for name in config[group]

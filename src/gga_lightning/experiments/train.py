@@ -42,6 +42,7 @@ from gga_lightning.experiments.output import (
     shown,
 )
 from gga_lightning.experiments.progress import ProgressBar
+from gga_lightning.experiments.required import require_data
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
 from gga_lightning.experiments.signals import exit_on_signals, resumable
 from gga_lightning.experiments.sweeps import domain_names, register
@@ -142,14 +143,7 @@ def make_data(config: DictConfig) -> DomainDataModule:
     Raises:
         ValueError: If a setting that has no default is not given.
     """
-    missing = [
-        prefix + str(name)
-        for prefix, group in (("", config.data), ("dataset.", config.data.dataset))
-        for name in group
-        if OmegaConf.is_missing(group, name)
-    ]
-    if missing:
-        raise ValueError(f"`data.{missing[0]}` must be given: data.{missing[0]}=PATH.")
+    require_data(config)
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     settings.pop("root", None)
