@@ -344,10 +344,10 @@ class TestCheck:
     def test_truncated_files(self, pacs, key, capsys):
         root = pacs / "PACS" if key == "folders" else pacs
         cut = pacs / "PACS/photo/a/1.jpg"
-        cut.write_bytes(cut.read_bytes()[:-30] + b"\xff\xd9")
+        cut.write_bytes(cut.read_bytes()[:-30])
         assert main(["check", key, "--root", str(root)]) == 1
         assert f"- The file '{cut}' (" in (said := capsys.readouterr().out)
-        assert ") is truncated or damaged: Corrupt JPEG data" in said
+        assert ") is truncated or damaged: " in said
 
     def test_no_folders_of_your_own(self, tmp_path, capsys):
         assert main(["check", "folders", "--root", str(tmp_path)]) == 1
