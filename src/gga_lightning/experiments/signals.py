@@ -8,7 +8,7 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 __all__ = ["exit_on_signals", "resumable"]
 
@@ -77,7 +77,7 @@ def resumable(program: str, folder: Path, *, one_of_many: bool) -> Generator[Non
             print(f"{program}: to resume the training: {command}", file=sys.stderr)
 
 
-def _set_handlers() -> dict[signal.Signals, object]:
+def _set_handlers() -> dict[signal.Signals, Any]:
     """Sets ours in place of the default ones, and gives those."""
 
     def stop(number: int, frame: FrameType | None) -> None:
