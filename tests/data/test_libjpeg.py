@@ -38,19 +38,14 @@ class TestWithComplaint:
         assert capfd.readouterr().err == "still here\n"
 
     def test_threads_hear_only_their_own(self, capfd):
-        together = threading.Barrier(4)
-
         def decode(bad):
-            if bad is not None and together.n_waiting < 4:
-                try:
-                    together.wait(0.05)
-                except threading.BrokenBarrierError:
-                    together.reset()
+            for _ in range(20):
+                os.stat(".")  # lets other threads run
             if bad:
                 write(COMPLAINT)
             return bad
 
-        jobs = [index % 5 == 0 for index in range(60)]
+        jobs = [index % 5 == 0 for index in range(300)]
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda bad: with_complaint(lambda: decode(bad)), jobs))
         assert [(bad, text is not None) for bad, text in found] == [(bad, bad) for bad in jobs]
