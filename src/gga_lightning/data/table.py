@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from io import StringIO
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from gga_lightning.data.names import plain_name
 __all__ = ["list_table"]
 
 _COLUMNS = ("path", "label", "domain")
+_Seen = dict[tuple[int, int], tuple[int, str, str]]  # a file to its row's line, label and domain
 _Row = tuple[int, list[str]]  # the line on which a row begins, and its cells
 
 
@@ -41,27 +42,19 @@ def list_table(file: str | Path, root: str | Path | None = None) -> tuple[Listed
     base = file.parent if root is None else Path(root).expanduser()
     listed: Listed = {}
     problems: list[str] = []
-    seen: dict[tuple[int, int], tuple[int, str, str]] = {}
-    plain = lru_cache(plain_name)  # few names in many rows
+    seen: _Seen = {}
+    plain = cache(plain_name)  # few names in many rows
     for line, row in rows:
         path, label, domain = (row[place] if place < len(row) else "" for place in columns[:3])
-        label, domain = plain(label), plain(domain)
-        problem, identity = _find(base, path.strip())
-        for name, cell in zip(_COLUMNS, (path.strip(), label, domain), strict=True):
-            problem = problem if cell else f"no {name}"
+        path, label, domain = path.strip(), plain(label), plain(domain)
         if len(row) > columns[3]:
             problem = f"{len(row)} cells, and the header has {columns[3]}"
-        if not problem and identity in seen:
-            first, *other = seen[identity]
-            problem = f"{path.strip()} is the file of line {first}"
-            if other != [label, domain]:
-                problem += f", which has label {other[0]!r} and domain {other[1]!r}"
-                problem += f", here {label!r} and {domain!r}"
-        if problem:
+        else:
+            problem = _problem(base, path, label, domain, seen, line)
+        if problem is None:
+            listed.setdefault(domain, []).append((os.path.join(base, path), label))
+        else:
             problems.append(f"line {line}: {problem}")
-            continue
-        seen[identity] = line, label, domain
-        listed.setdefault(domain, []).append((os.path.join(base, path.strip()), label))
     listed = keep_one_case(listed, problems)
     if not listed:
         reasons = "".join(f"; {problem}" for problem in problems[:3])
@@ -72,19 +65,31 @@ def list_table(file: str | Path, root: str | Path | None = None) -> tuple[Listed
     return listed, problems
 
 
-def _find(base: Path, path: str) -> tuple[str, tuple[int, int]]:
-    """What is wrong with a path, if anything, and which file it is, whatever it is called."""
+def _problem(base: Path, path: str, label: str, domain: str, seen: _Seen, line: int) -> str | None:
+    """What is wrong with a row; if nothing is, its file is added to those seen."""
+    for name, cell in (("path", path), ("label", label), ("domain", domain)):
+        if not cell:
+            return f"no {name}"
     try:
         state = os.stat(os.path.join(base, path))
     except FileNotFoundError:
-        return f"{path}: no such file", (0, 0)
+        return f"{path}: no such file"
     except OSError as error:
-        return f"{path}: cannot be read ({error.strerror})", (0, 0)
-    regular = stat.S_ISREG(state.st_mode)
-    problem = "" if regular else f"{path}: a folder, not a file"
-    if not regular and not stat.S_ISDIR(state.st_mode):
-        problem = f"{path}: neither a file nor a folder"
-    return problem, (state.st_dev, state.st_ino)
+        return f"{path}: cannot be read ({error.strerror})"
+    if stat.S_ISDIR(state.st_mode):
+        return f"{path}: a folder, not a file"
+    if not stat.S_ISREG(state.st_mode):
+        return f"{path}: neither a file nor a folder"
+    # the file itself, whatever it is called
+    first, *names = seen.setdefault((state.st_dev, state.st_ino), (line, label, domain))
+    if first == line:
+        return None
+    if names == [label, domain]:
+        return f"{path} is the file of line {first}"
+    return (
+        f"{path} is the file of line {first}, which has label {names[0]!r} and domain "
+        f"{names[1]!r}, here {label!r} and {domain!r}"
+    )
 
 
 def _read(file: Path) -> tuple[tuple[int, int, int, int], Iterator[_Row]]:
