@@ -31,10 +31,16 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def begun(whole, tmp_path_factory):
+def begun(tmp_path_factory):
     """The same run as a power cut leaves it after step 20."""
-    folder = shutil.copytree(whole, tmp_path_factory.mktemp("begun") / "run")
-    (folder / "result.json").unlink()
+
+    def power_cut(*arguments):
+        raise SystemExit
+
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Job, "finish", power_cut)
+        run(folder, *SETTINGS, LENGTH)
     return folder
 
 

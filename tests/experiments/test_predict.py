@@ -115,7 +115,7 @@ class TestFormats:
             assert set(row) == {"file", "label", "probability", "probabilities"}
 
     def test_classes_called_like_columns(self, place, tmp_path, capsys):
-        names = ("file", "label", 'p,"robability\n')
+        names = ("file", "label", 'p,"robability')
         make_images(tmp_path / "pets", names=names, n=4)
         own = ("data=folders", f"data.root={tmp_path / 'pets'}", "data.dataset.image_size=6")
         folder = run(tmp_path / "run", *QUICK, *own, "backbone=mlp", "trainer.max_steps=20")

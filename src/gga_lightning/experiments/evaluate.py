@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence, Sized
+from collections.abc import Generator, Sequence, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -244,11 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word for word in options.words if word not in runs]
     if not runs:
         parser.error("there must be at least one RUN, a run folder of gga-train")
-    logging.getLogger(RANK_ZERO_LOGGER).setLevel(logging.WARNING)  # not which devices there are
     status = 0
     for run in runs:
         try:
-            with tidy("gga-eval"):
+            with tidy("gga-eval"), _without_device_lines():
                 found = evaluate(
                     run, options.selection, overrides, device=options.device, trust=options.trust
                 )
@@ -260,6 +260,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _show(run, options, found)
     return status
+
+
+@contextmanager
+def _without_device_lines() -> Generator[None]:
+    """Keeps back Lightning's lines about which devices there are."""
+    logger = logging.getLogger(RANK_ZERO_LOGGER)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -167,12 +167,13 @@ class Job:
         self._write("job.json", {**noted, "starts": [*noted.get("starts", []), step]})
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Writes ``result.json``.
+        """Writes ``result.json``, and deletes what only a resumed training needs.
 
         Args:
             result: What it will hold.
         """
         self._write("result.json", result)
+        (self.folder / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
 
     def save_config(self, config: DictConfig, hydra: DictConfig) -> None:
         """Writes what Hydra would, once it is sure whose the folder is.

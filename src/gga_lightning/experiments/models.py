@@ -175,6 +175,8 @@ def data_facts(folder: Path, config: DictConfig) -> Any:
         numbers = [*facts["input_shape"], facts["num_classes"]]
         _require(all(isinstance(text, str) for text in texts), "a name is not a text")
         _require(all(type(n) is int and n > 0 for n in numbers), "a size is not a positive integer")
+        right = len(set(facts["classes"])) == facts["num_classes"]
+        _require(right, "`classes` does not have `num_classes` different names")
         settings = result["preprocess"]
     return SimpleNamespace(name=result["data"], **facts, preprocessing=lambda _: settings)
 
