@@ -16,8 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from gga_lightning.report.bases import arrange
 from gga_lightning.report.formats import to_text
-from gga_lightning.report.methods import find_baseline, group_methods, mark_kinds, order_domains
+from gga_lightning.report.methods import group_methods, order_domains
 from gga_lightning.report.notes import finding_notes, gap_note
 from gga_lightning.report.rules import RULES
 from gga_lightning.report.runs import read_runs
@@ -106,7 +107,7 @@ def main():
         reading = read_runs([Path(folder)])
         times.append(time.perf_counter())
         methods, _ = group_methods(reading.runs)
-        methods = mark_kinds(methods, find_baseline(methods, "erm/none"))
+        methods = arrange(methods)
         domains = order_domains(reading.runs)
         comparisons = [
             compute_comparison("digits-rotation", rule, methods, domains) for rule in RULES

@@ -14,7 +14,7 @@ ANY = object()
 # package or module: (its layer, what it may import of ours, what it may import of others)
 LAYERS = {
     "alignment": (1, set(), {"torch"}),
-    "backbones": (1, set(), {"torch", "torchvision", "timm"}),
+    "backbones": (1, set(), {"torch", "torchvision", "timm", "safetensors", "lightning"}),
     "algorithms": (
         1,
         {"backbones"},

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import io
 import multiprocessing
 import os
@@ -53,8 +54,15 @@ def assert_holds(cache, paths):
 
 
 def left(file):
-    """The names beside the cache, but for the lock's."""
+    """The names in the cache's folder, but for a killed process's lock."""
     return sorted(path.name for path in file.parent.iterdir() if path.suffix != ".lock")
+
+
+def refuse_locks(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
 
 
 class TestContent:
@@ -151,6 +159,21 @@ class TestReuse:
         assert build(max_side=4)[1].shape != build()[1].shape
         assert len(decoded) == 3 * COUNT
 
+    def test_another_reading_is_noticed(self, build, paths, file):
+        data = Image.Exif()
+        data[0x0112] = 6
+        Image.new("RGB", (8, 5)).save(paths[1], exif=data)
+        assert build()[1].shape == (3, 8, 5)
+        assert build(domainbed=True)[1].shape == (3, 5, 8)
+        assert file.stat().st_size == estimate(paths, domainbed=True)
+        assert build()[1].shape == (3, 8, 5)
+
+    def test_truncated_images_are_for_domainbed_alone(self, build, paths):
+        paths[1].write_bytes(paths[1].read_bytes()[:-10])
+        with pytest.raises(ValueError, match=f"{paths[1].name}' .* is truncated or damaged"):
+            build()
+        assert torch.equal(build(domainbed=True)[1], decode(paths[1], domainbed=True))
+
     def test_moved_images_are_the_same(self, build, paths, file, decoded, tmp_path):
         build()
         shutil.move(tmp_path / "images", tmp_path / "elsewhere")
@@ -204,7 +227,7 @@ class TestFailures:
 
     def test_broken_image_is_named(self, build, paths, file):
         paths[4].write_bytes(b"no image")
-        with pytest.raises(ValueError, match=f"{paths[4].name}' is not an image"):
+        with pytest.raises(ValueError, match=rf"{paths[4].name}' \(8 bytes\) cannot be decoded"):
             build()
         paths[4].write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\5\0\0\0\5\x08\2\0\0\0")
         with pytest.raises(ValueError, match=paths[4].name):
@@ -259,7 +282,26 @@ class TestProcesses:
         with pytest.raises(ValueError, match="is not a complete cache"):
             DecodedCache(file.parent / unfinished)
         assert_holds(build(), paths)
-        assert left(file) == ["art.images"]
+        assert [path.name for path in file.parent.iterdir()] == ["art.images"]
+
+    def test_the_second_says_that_it_waits(self, paths, file, monkeypatch, capfd):
+        started = self.fork.Event()
+
+        def slow(path):
+            started.set()
+            time.sleep(0.01)
+            return decode(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "decode", slow)
+            process = self.fork.Process(target=DecodedCache.build, args=(paths, file))
+            process.start()
+            assert started.wait(30)
+        assert_holds(DecodedCache.build(paths, file), paths)
+        process.join(30)
+        said = capfd.readouterr().err
+        assert said.count(f"Waiting for another process that builds {file}.") == 1
+        assert said.count("Decoding 150 images") == 1
 
     @pytest.mark.parametrize("locks", [True, False])
     def test_two_building_at_once(self, build, paths, file, monkeypatch, tmp_path, locks):
@@ -273,7 +315,7 @@ class TestProcesses:
 
         monkeypatch.setattr(module, "decode", slow)
         if not locks:
-            monkeypatch.setattr(module, "fcntl", None)
+            refuse_locks(monkeypatch)
         processes = [self.fork.Process(target=build) for _ in range(2)]
         for process in processes:
             process.start()
@@ -285,10 +327,7 @@ class TestProcesses:
         assert left(file) == ["art.images"]
 
     def test_disk_without_locks(self, build, paths, monkeypatch):
-        def refuse(*_):
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr(module.fcntl, "flock", refuse)
+        refuse_locks(monkeypatch)
         assert_holds(build(), paths)
 
     @pytest.mark.slow

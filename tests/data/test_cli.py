@@ -1,5 +1,9 @@
+import importlib.metadata
 import json
 import logging
+import os
+import re
+import shlex
 import shutil
 import sys
 import warnings
@@ -8,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gga_lightning.data import cli
 from gga_lightning.data.benchmarks.benchmark import Archive
 from gga_lightning.data.benchmarks.domain_net import DUPLICATES, DomainNet
 from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
@@ -17,6 +22,7 @@ from gga_lightning.data.benchmarks.terra_incognita import CATEGORIES, TerraIncog
 from gga_lightning.data.benchmarks.vlcs import VLCS
 from gga_lightning.data.cli import DATASETS, main
 from gga_lightning.data.download import transfer as transfer_module
+from gga_lightning.data.module import split_indices
 from gga_lightning.experiments import train
 from tests.data.benchmarks.test_terra_incognita import annotations
 from tests.data.loopback import (
@@ -164,7 +170,7 @@ def test_from_nothing_to_a_trained_model(key, server, tmp_path, monkeypatch, cap
     assert [path.name for path in root.iterdir()] == [facts.folder]
 
     assert main(["check", key, "--root", str(root)]) == 0
-    assert f"{facts.title} is as it should be." in capsys.readouterr().out
+    assert f"{facts.title}: {facts.images:,} images, no problems found." in capsys.readouterr().out
 
     size = () if "mnist" in key else ("data.dataset.image_size=16",)
     result = gga_train(f"data={key}", f"data.root={root}", *size)
@@ -181,13 +187,50 @@ class TestList:
         assert main(["list"]) == 0
         said = capsys.readouterr().out
         for kind in DATASETS:
-            line = next(line for line in said.splitlines() if f" {kind.facts.key} " in line)
+            line = next(li for li in said.splitlines() if li.startswith(f"{kind.facts.key} "))
             for text in (", ".join(kind.facts.domains), f"{kind.facts.images:,}"):
                 assert text in line
             assert f" {kind.facts.num_classes} " in line
-            assert kind.facts.licence[:20] in line
+            assert kind.facts.licence in said
         for size in ("174 MB", "3.6 GB", "1.1 GB", "6.5 GB", "17.1 GB", "12 MB"):
             assert size in said
+
+    @pytest.mark.parametrize("columns", [60, 80, 120])
+    def test_breaks_lines_between_words(self, capsys, monkeypatch, columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(["list"]) == 0
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= columns
+        words = set(re.findall(r"[^\s,]+", said))
+        for kind in DATASETS:
+            texts = (*kind.facts.domains, f"{kind.facts.images:,}", kind.facts.licence)
+            assert set(re.findall(r"[^\s,]+", " ".join(texts))) <= words
+
+
+class TestHelp:
+    def test_version(self, capsys):
+        with pytest.raises(SystemExit) as caught:
+            main(["--version"])
+        assert caught.value.code == 0
+        version = importlib.metadata.version("gga-lightning")
+        assert capsys.readouterr().out == f"gga-lightning {version}\n"
+
+    @pytest.mark.parametrize("command", [[], ["list"], ["download"], ["check"]])
+    def test_has_an_example_that_parses(self, command, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as caught:
+            main([*command, "--help"])
+        assert caught.value.code == 0
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= 80
+        _, examples = said.split("for example:\n")
+        parser = cli._parser()
+        for example in examples.splitlines():
+            name, *words = shlex.split(example, comments=True)
+            assert name in ("gga-data", "gga-train")
+            if name == "gga-data":
+                assert command in ([], words[:1])
+                parser.parse_args(words)
 
 
 @pytest.fixture
@@ -233,7 +276,7 @@ class TestDownload:
 
         monkeypatch.setattr(PACS, "survey", stop)
         assert main(["download", "pacs", "--root", str(pacs)]) == 1
-        assert "stopped; the same command goes on from here" in capsys.readouterr().err
+        assert "stopped; run the same command again to resume" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         "arguments", [["download", "imagenet", "--root", "x"], ["download", "pacs"], []]
@@ -277,21 +320,34 @@ class TestCheck:
         assert "and 10 more" in capsys.readouterr().out
 
     def test_your_own_folders(self, tmp_path, capsys):
-        for name in ("art/cat/0", "art/dog/0", "ink/cat/0", "ink/cat/1"):
-            path = tmp_path / f"{name}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(image(3))
+        make_own(tmp_path, "art/cat/0", "art/dog/1", "ink/cat/2", "ink/cat/3")
         assert main(["check", "folders", "--root", str(tmp_path)]) == 0
         output = capsys.readouterr().out
         lines = [line.replace("│", " ").split() for line in output.splitlines()]
         assert ["dog", "1", "0"] in lines
         assert ["all", "2", "2"] in lines
-        (tmp_path / "ink/cat/1.jpg").write_bytes(b"broken")
+        assert f"{tmp_path}: 4 images, no problems found." in output
+        (tmp_path / "ink/cat/3.jpg").write_bytes(b"broken")
         (tmp_path / "ink/notes.txt").write_text("x")
         assert main(["check", "folders", "--root", str(tmp_path)]) == 1
         said = capsys.readouterr().out
-        assert "1.jpg' (6 bytes) cannot be decoded as an image" in said
+        assert "3.jpg' (6 bytes) cannot be decoded as an image" in said
         assert "- ink/notes.txt: not in a folder of a class" in said
+
+    def test_names_that_are_not_utf_8(self, tmp_path, capsys):
+        make_own(tmp_path, "art/cat/0", "ink/cat/1")
+        (tmp_path / "ink" / os.fsdecode(b"caf\xe9.txt")).touch()
+        assert main(["check", "folders", "--root", str(tmp_path)]) == 1
+        assert r"- ink/caf\udce9.txt: not in a folder of a class" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("key", ["folders", "pacs"])
+    def test_truncated_files(self, pacs, key, capsys):
+        root = pacs / "PACS" if key == "folders" else pacs
+        cut = pacs / "PACS/photo/a/1.jpg"
+        cut.write_bytes(cut.read_bytes()[:-30])
+        assert main(["check", key, "--root", str(root)]) == 1
+        assert f"- The file '{cut}' (" in (said := capsys.readouterr().out)
+        assert ") is truncated or damaged: " in said
 
     def test_no_folders_of_your_own(self, tmp_path, capsys):
         assert main(["check", "folders", "--root", str(tmp_path)]) == 1
@@ -303,6 +359,94 @@ class TestCheck:
         assert main(["check", "pacs", "--root", str(tmp_path)]) == 1
         error = capsys.readouterr().err
         assert f"Get it: gga-data download pacs --root {tmp_path}" in error
+
+
+def make_own(root, *names):
+    """Images, whose pixels the last letter of the name says."""
+    for name in names:
+        path = root / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image(ord(name[-1])))
+    rows = [f"{name}.jpg,{name.split('/')[1]},{name.split('/')[0]}" for name in names]
+    (root / "list.csv").write_text("\n".join(["path,label,domain", *rows]))
+
+
+class TestDuplicates:
+    """The whole command; which groups there are is tested with find_duplicates."""
+
+    CASES = {  # noqa: RUF012
+        "several domains": ["art/cat/1", "ink/cat/1"],
+        "several classes": ["art/cat/1", "art/dog/1", "ink/cat/2"],
+        "within a domain": ["art/cat/1", "art/cat/21", "ink/cat/2"],
+    }
+
+    @pytest.mark.parametrize("key", ["folders", "table"])
+    @pytest.mark.parametrize("case", CASES)
+    def test_in_your_own_data(self, case, key, tmp_path, capsys):
+        make_own(tmp_path, *self.CASES[case])
+        where = {"folders": ["--root", str(tmp_path)], "table": ["--file", f"{tmp_path}/list.csv"]}
+        status = main(["check", key, *where[key]])
+        said = capsys.readouterr().out
+        assert f"1 group of identical images {'' if 'within' in case else 'in '}{case}" in said
+        first, second = self.CASES[case][:2]
+        assert f"- {tmp_path}/{first}.jpg, {tmp_path}/{second}.jpg\n" in said
+        harmless = case == "within a domain"  # a fifth of two images is none
+        assert status == (0 if harmless else 1)
+        assert ("no problems found" in said) == harmless
+
+    def test_in_both_parts_of_a_split(self, tmp_path, capsys):
+        names = [f"art/cat/{letter}" for letter in "abcde"]
+        make_own(tmp_path, *names, "ink/cat/x")
+        statuses = []
+        for seed in range(3):
+            _, (alone,) = split_indices(5, 0.2, seed, 0)
+            (tmp_path / f"{names[alone]}.jpg").write_bytes(image(1))
+            other = names[alone - 1]
+            (tmp_path / f"{other}.jpg").write_bytes(image(1))
+            command = ["check", "folders", "--root", str(tmp_path), "--split-seed", str(seed)]
+            statuses.append(main(command))
+            assert f"in both the training and the validation part of split seed {seed}:" in (
+                capsys.readouterr().out
+            )
+            make_own(tmp_path, *names)
+        assert statuses == [1, 1, 1]
+
+    def test_in_a_benchmark_they_are_notes(self, pacs, capsys):
+        shutil.copy(pacs / "PACS/photo/a/0.jpg", pacs / "PACS/sketch/b/0.jpg")
+        assert main(["check", "pacs", "--root", str(pacs)]) == 0
+        said = capsys.readouterr().out
+        assert "Note: 1 group of identical images in several domains" in said
+        assert "PACS: 16 images, no problems found." in said
+
+    def test_at_most_twenty_are_named(self, tmp_path, capsys):
+        letters = [chr(ord("A") + index) for index in range(26)]
+        make_own(
+            tmp_path, *(f"{place}/cat/{letter}" for place in ("art", "ink") for letter in letters)
+        )
+        assert main(["check", "folders", "--root", str(tmp_path)]) == 1
+        said = capsys.readouterr().out
+        assert "26 groups of identical images in several domains" in said
+        assert said.count("\n- ") == 20
+        assert "and 6 more" in said
+
+    def test_wrong_arguments(self, tmp_path, capsys):
+        for arguments, text in {
+            ("check", "table"): "check table needs --file",
+            ("check", "folders"): "check folders needs --root",
+            ("check", "pacs", "--root", "x", "--file", "y"): "--file goes with check table only",
+        }.items():
+            with pytest.raises(SystemExit):
+                main(arguments)
+            assert text in capsys.readouterr().err
+        assert main(["check", "table", "--file", str(tmp_path / "no.csv")]) == 1
+        assert "gga-data: `file` must be a CSV file" in capsys.readouterr().err
+
+    def test_a_table_with_problems(self, tmp_path, capsys):
+        make_own(tmp_path, "art/cat/1", "ink/cat/2")
+        (tmp_path / "ink/cat/2.jpg").rename(tmp_path / "moved.jpg")
+        file = tmp_path / "list.csv"
+        assert main(["check", "table", "--file", str(file), "--root", str(tmp_path)]) == 1
+        assert "- line 3: ink/cat/2.jpg: no such file" in capsys.readouterr().out
 
 
 def test_both_mnists_share_their_files(server, tmp_path, monkeypatch, capsys):

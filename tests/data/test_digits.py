@@ -122,3 +122,13 @@ def test_colour():
 def test_unknown_shift():
     with pytest.raises(ValueError, match=r"`shift` must be one of \['rotation'.* got 'weather'"):
         Digits("weather")
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_classes_are_named_after_the_digits(shift):
+    data = Digits(shift)
+    if shift == "colour":
+        assert data.classes == ["0 to 4", "5 to 9"]
+    else:
+        assert data.classes == list("0123456789")
+    assert len(data.classes) == data.num_classes

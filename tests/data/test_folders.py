@@ -1,6 +1,8 @@
 import hashlib
 import os
 import pickle
+import re
+import shutil
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -89,7 +91,7 @@ class TestWhatDoesNotBelong:
         "left/empty/": "no images",
         "left/.ipynb_checkpoints/": "a hidden folder",
         "left/readme.txt": "not in a folder of a class",
-        "left/cat/notes.txt": "not an image",
+        "left/cat/notes.txt": ".txt is not among the extensions that count: .jpg, .jpeg, .png, ",
         "__MACOSX/": "a hidden folder",
         "stray/": "no images in folders of classes",
     }
@@ -106,14 +108,16 @@ class TestWhatDoesNotBelong:
         return root
 
     def test_stops_and_names_all_of_it(self, messy):
-        with pytest.raises(ValueError, match="^6 things among the images") as caught:
+        with pytest.raises(
+            ValueError, match=r"^6 problems in '.*pets' \(fix what is wrong"
+        ) as caught:
             ImageFolders(messy)
         for name, reason in self.MESSAGES.items():
             assert f" {name.replace('/', os.sep)}: {reason}" in str(caught.value)
         assert "`faulty='leave_out'`" in str(caught.value)
 
     def test_leaves_it_out(self, messy):
-        with pytest.warns(UserWarning, match="Left out 6 things") as caught:
+        with pytest.warns(UserWarning, match="Left out because of 6 problems in") as caught:
             data = ImageFolders(messy, faulty="leave_out")
         assert all(name.replace("/", os.sep) in str(caught[0].message) for name in self.MESSAGES)
         assert list(data.domains) == ["left", "right"]
@@ -123,7 +127,7 @@ class TestWhatDoesNotBelong:
     def test_many_are_counted(self, root):
         for number in range(30):
             (root / "left" / "cat" / f"{number}.txt").write_text("x")
-        with pytest.raises(ValueError, match=r"^30 things .*; and 18 more\.$") as caught:
+        with pytest.raises(ValueError, match=r"^30 problems .*; and 18 more\.$") as caught:
             ImageFolders(root)
         assert str(caught.value).count(";") == 12
 
@@ -135,6 +139,39 @@ class TestWhatDoesNotBelong:
         with pytest.warns(UserWarning, match="left/cat/1.png"):
             data = ImageFolders(root, faulty="leave_out")
         assert [path.name for path in data.domains["left"].paths][:3] == ["0.png", "2.png", "0.png"]
+
+
+class TestReading:
+    """Of images, by the classes for users' own data."""
+
+    def save(self, path, **options):
+        picture = Image.new("RGB", (6, 5), colour(path.name))
+        picture.save(path, **options)
+
+    def test_orientations_are_applied(self, root, tmp_path):
+        data = Image.Exif()
+        data[0x0112] = 6
+        self.save(root / "left/cat/0.png", exif=data)
+        images = ImageFolders(root).domains["left"]
+        assert images[0][0].shape == (3, 6, 5)
+        assert pickle.loads(pickle.dumps(images))[0][0].shape == (3, 6, 5)
+        cached = ImageFolders(root, cache=tmp_path / "cache").domains["left"]
+        assert torch.equal(cached[0][0], images[0][0])
+
+    @pytest.mark.parametrize("ending", ["png", "jpg", "bmp"])
+    def test_truncated_files(self, root, ending, tmp_path):
+        file = root / f"left/cat/1.{ending}"
+        self.save(file)
+        file.write_bytes(file.read_bytes()[:-30])
+        data = ImageFolders(root)
+        row = data.domains["left"].paths.index(file)
+        with pytest.raises(ValueError, match=rf"left/cat/1\.{ending}' \(.* damaged|decoded"):
+            data.domains["left"][row]
+        with pytest.raises(ValueError, match=rf"left/cat/1\.{ending}"):
+            ImageFolders(root, cache=tmp_path / "cache")
+        with pytest.warns(UserWarning, match=rf"1 problem in .*left/cat/1\.{ending}"):
+            left_out = ImageFolders(root, faulty="leave_out")
+        assert file not in left_out.domains["left"].paths
 
 
 class TestTransforms:
@@ -180,10 +217,9 @@ class TestCache:
     def test_reads_from_it(self, root, tmp_path):
         plain = ImageFolders(root)
         cached = ImageFolders(root, cache=tmp_path / "cache")
-        assert sorted(path.name for path in (tmp_path / "cache").glob("*.images")) == [
-            "pets-left.images",
-            "pets-right.images",
-        ]
+        left, right = sorted(path.name for path in (tmp_path / "cache").iterdir())
+        assert re.fullmatch(r"pets-left-[0-9a-f]{8}\.images", left)
+        assert re.fullmatch(r"pets-right-[0-9a-f]{8}\.images", right)
         (root / "left" / "cat" / "0.png").write_bytes(b"gone by now")
         for domain, images in plain.domains.items():
             for index in range(1, len(images)):
@@ -192,41 +228,35 @@ class TestCache:
                 assert mine[1] == theirs[1]
         assert tuple(cached.domains["left"][0][0][:, 0, 0].tolist()) == colour("left/cat/0")
 
+    def test_roots_with_the_same_name_do_not_share(self, root, tmp_path):
+        other = shutil.copytree(root, tmp_path / "other" / root.name)
+        table = "path,label,domain\nleft/cat/0.png,cat,left\n"
+        cache = tmp_path / "cache"
+        for place in (root, other):
+            (place.parent / f"{root.name}.csv").write_text(table)
+        for _ in range(2):  # the second time, all of them are found
+            ImageFolders(root, cache=cache)
+            ImageFolders(other, cache=cache)
+            ImageFolders(other, cache=cache, name="mine")
+            ImageTable(root.parent / f"{root.name}.csv", root=root, cache=cache)
+            ImageTable(other.parent / f"{root.name}.csv", root=other, cache=cache)
+            made = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+            assert len(made) == 8
+        ImageFolders(root, cache=cache)
+        assert made == {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
 
-class TestTable:
-    def write(self, path, rows, header="path,label,domain"):
-        path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8-sig")
-        return path
+    @pytest.mark.parametrize("domain", ["ü" * 120, "a:b *?", "Ünï-cödé"])
+    def test_any_domain_has_a_file(self, root, tmp_path, domain):
+        (root / "left").rename(root / domain)
+        data = ImageFolders(root, cache=tmp_path / "cache", name="n" * 300)
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+        assert data.domains[domain][0][0].shape[0] == 3
 
-    def test_domains_classes_and_order(self, root):
-        rows = ["right/dog/1.png,hund,b", "left/cat/0.png,katze,a", "right/dog/0.png,hund,b"]
-        data = ImageTable(self.write(root / "list.csv", rows))
-        assert data.name == "list"
-        assert list(data.domains) == ["b", "a"]
-        assert data.classes == ["hund", "katze"]
-        assert data.domains["b"].targets.tolist() == [0, 0]
-        assert [path.name for path in data.domains["b"].paths] == ["1.png", "0.png"]
-
-    def test_paths_relative_to_a_root(self, root, tmp_path):
-        file = self.write(tmp_path / "list.csv", ["cat/0.png,cat,left"])
-        data = ImageTable(file, root=root / "left")
-        assert data.domains["left"].paths == [root / "left/cat/0.png"]
-
-    def test_missing_files(self, root):
-        file = self.write(root / "list.csv", ["left/cat/0.png,cat,a", "left/cat/9.png,cat,a"])
-        with pytest.raises(ValueError, match="left/cat/9.png: no such file"):
-            ImageTable(file)
-        with pytest.warns(UserWarning, match="left/cat/9.png: no such file"):
-            assert len(ImageTable(file, faulty="leave_out").domains["a"]) == 1
-
-    def test_wrong_tables(self, root):
-        with pytest.raises(ValueError, match="`file` must be a CSV file, got"):
-            ImageTable(root / "none.csv")
-        file = self.write(root / "list.csv", ["x,y"], header="path,label")
-        with pytest.raises(ValueError, match=r"columns path, label and domain, got \['path', 'la"):
-            ImageTable(file)
-        with pytest.raises(ValueError, match="at least one existing image"):
-            ImageTable(self.write(root / "list.csv", []))
+    def test_names_that_are_alike_in_files(self, root, tmp_path):
+        (root / "left").rename(root / "a_b")
+        (root / "right").rename(root / "a b")
+        ImageFolders(root, cache=tmp_path / "cache")
+        assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -266,6 +296,7 @@ def test_splits_are_the_reference_suites(layout, seed, tmp_path):
     [
         ({"root": "nowhere"}, "`root` must be a folder of domains, got 'nowhere'"),
         ({"domains": ["left", "up"]}, r"has \['left', 'right'\], got \['up'\]"),
+        ({"domains": ["left", " left"]}, r"different folders .*, got \['left', 'left'\]"),
         ({"faulty": "ignore"}, "`faulty` must be 'stop' or 'leave_out', got 'ignore'"),
         ({"image_size": 0}, "`image_size` must be at least 1, got 0"),
     ],

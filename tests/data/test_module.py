@@ -18,12 +18,12 @@ class Numbered:
 
     name, num_classes, input_shape = "numbered", 3, (1,)
 
-    def __init__(self, sizes=(50, 40, 30)):
+    def __init__(self, sizes=(50, 40, 30), names="abc"):
         self.domains = {
             name: TensorDataset(
                 torch.arange(size).float()[:, None] + 1000 * index, torch.arange(size) % 3
             )
-            for index, (name, size) in enumerate(zip("abc", sizes, strict=True))
+            for index, (name, size) in enumerate(zip(names, sizes, strict=True))
         }
 
 
@@ -77,7 +77,23 @@ class TestTestDomain:
         assert DomainDataModule(Digits("rotation"), "0").test_domains == ["0"]
         assert DomainDataModule(Digits("rotation"), 1).test_domains == ["15"]
 
-    @pytest.mark.parametrize("chosen", ["d", 3, -4])
+    @pytest.mark.parametrize(
+        ("names", "chosen", "found"),
+        [
+            (("007", "1_1", "7"), "007", "007"),
+            (("007", "1_1", "x"), "1", "1_1"),  # an index
+            (("1e3", "true", "null"), "null", "null"),
+            (("all", "1.0", "~"), "1.0", "1.0"),
+            (("2020-01-01", "0x10", "on"), "-1", "on"),
+            (("2", "1", "0"), "0", "0"),
+            (("caf\u00e9", "b", "c"), "cafe\u0301", "caf\u00e9"),  # looks the same
+            (("b", "a ", "c"), "a", "a "),
+        ],
+    )
+    def test_is_compared_as_text(self, names, chosen, found):
+        assert DomainDataModule(Numbered(names=names), chosen).test_domains == [found]
+
+    @pytest.mark.parametrize("chosen", ["d", 3, -4, "03", "+1", "1.0", "", True, None, 1.5, b"a"])
     def test_unknown(self, chosen):
         with pytest.raises(ValueError, match=r"`test_domain` must be one of \['a', 'b', 'c'\] or"):
             DomainDataModule(Numbered(), chosen)
@@ -363,6 +379,18 @@ class TestWrongArguments:
         ("settings", "message"),
         [
             ({"test_domain": ["a", "b", "c"]}, "`test_domain` must leave a domain to train on"),
+            ({"test_domain": []}, "`test_domain` must name at least one of .*, got \\[\\]"),
+            ({"test_domain": ["a", "a"]}, "must name each domain once.* names 'a' twice"),
+            ({"test_domain": ["a", 0]}, "must name each domain once.* names 'a' twice"),
+            ({"test_domain": (-1, 2)}, "must name each domain once.* names 'c' twice"),
+            ({"test_domain": [["a"]]}, "`test_domain` must be one of .*, got \\['a'\\]"),
+            ({"test_domain": [True]}, "`test_domain` must be one of .*, got True"),
+            ({"seed": -1}, "`seed` must be an integer from 0 to 4294967295, got -1"),
+            ({"seed": None}, "`seed` must be an integer .*, got None"),
+            ({"seed": True}, "`seed` must be an integer .*, got True"),
+            ({"split_seed": 2**32}, "`split_seed` must be an integer .*, got 4294967296"),
+            ({"split_seed": 1.5}, "`split_seed` must be an integer .*, got 1.5"),
+            ({"split_seed": "abc"}, "`split_seed` must be an integer .*, got 'abc'"),
             ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
             ({"eval_batch_size": 0}, "`eval_batch_size` must be at least 1, got 0"),
             ({"steps_per_epoch": 0}, "`steps_per_epoch` must be at least 1, got 0"),

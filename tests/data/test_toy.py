@@ -29,3 +29,11 @@ def test_is_a_function_of_its_seed():
 def test_wrong_points(points):
     with pytest.raises(ValueError, match="`points` must be three positive numbers, got"):
         Toy(points=points)
+
+
+def test_classes_are_named_after_the_first_coordinate():
+    data = Toy()
+    for domain in data.domains.values():
+        inputs, targets = domain.tensors
+        for number, name in enumerate(data.classes):
+            assert (inputs[targets == number, 0].mean() < 0) == (name == "negative")

@@ -13,8 +13,10 @@ from hydra.errors import InstantiationException
 from PIL import Image
 from torchvision.models import resnet18
 
+from gga_lightning import backbones
 from gga_lightning.data import Toy
-from gga_lightning.experiments import evaluate, train
+from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from gga_lightning.experiments import evaluate, models, train
 
 CONFIGURATION = Path(train.config_directory())
 ALGORITHMS = sorted(path.stem for path in (CONFIGURATION / "algorithm").glob("*.yaml"))
@@ -140,7 +142,7 @@ class TestWithoutTheData:
         def no_data(config):
             raise AssertionError
 
-        monkeypatch.setattr(evaluate, "make_data", no_data)
+        monkeypatch.setattr(models, "make_data", no_data)
         assert evaluate.load_model(finished)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
     def test_an_unfinished_run_loads_with_them(self, finished, tmp_path):
@@ -223,6 +225,120 @@ class TestNewData:
         assert row.accuracy in (0.0, 0.5, 1.0)
 
 
+def move_classes(root, new, names):
+    """A copy of the images whose classes have other names; those without a name are left out."""
+    for domain in sorted(path.name for path in root.iterdir()):
+        for old, name in names.items():
+            shutil.copytree(root / domain / old, new / domain / name)
+    return new
+
+
+class TestClasses:
+    def other(self, images, root, *more):
+        """The accuracy by domain on other data, of which only the place is said."""
+        overrides = ["data=folders", f"data.root={root}", "data.num_workers=0", *more]
+        return {row.domain: row for row in evaluate.evaluate(images / "run", overrides=overrides)}
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            {"cat": "\u200bcat", "dog": "dog"},  # sorted after "dog"
+            {"cat": "cat\u00a0", "dog": " dog"},
+            {"cat": "\u2060cat", "dog": "do\u00adg"},
+        ],
+    )
+    def test_names_that_look_the_same_match_in_any_order(self, images, tmp_path, names):
+        expected = self.other(images, images / "pets")
+        assert 0 < expected["oil"].accuracy < 1
+        root = move_classes(images / "pets", tmp_path / "new", names)
+        found = self.other(images, root)
+        assert {n: row.accuracy for n, row in found.items()} == pytest.approx(
+            {n: row.accuracy for n, row in expected.items()}
+        )
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ({"cat": "Cat", "dog": "dog"}, "also has 'Cat' (did you mean 'cat'?). Classes"),
+            ({"cat": "00", "dog": "01"}, "also has '00', '01'. Classes are matched by name"),
+            ({"dog": "zebra"}, "also has 'zebra'. Classes"),
+            ({"dog": "cats"}, "also has 'cats' (did you mean 'cat'?)"),
+        ],
+    )
+    def test_other_names_are_refused(self, images, tmp_path, names, message):
+        root = move_classes(images / "pets", tmp_path / "new", names)
+        with pytest.raises(ValueError, match="model's 2 classes are 'cat', 'dog'") as error:
+            self.other(images, root)
+        assert message in str(error.value)
+
+    def test_an_extra_class_of_one_domain(self, images, tmp_path):
+        root = shutil.copytree(images / "pets", tmp_path / "new")
+        (root / "ink" / "cat").rename(root / "ink" / "emu")
+        with pytest.raises(ValueError, match="also has 'emu'. Classes"):
+            self.other(images, root)
+        assert set(self.other(images, root, "data.dataset.domains=[art,oil]")) == {"art", "oil"}
+
+    @pytest.mark.parametrize("label", ["cat", "dog"])
+    def test_data_that_lack_a_class(self, images, tmp_path, label):
+        root = move_classes(images / "pets", tmp_path / "pets", {label: label})
+        model = evaluate.load_model(images / "run")
+        found = self.other(images, root)
+        for domain, row in found.items():
+            predicted = model.predict(root / domain)
+            right = sum(entry.label == label for entry in predicted)
+            assert row.samples == len(predicted) == 15
+            assert row.accuracy == pytest.approx(right / 15, abs=1e-6)
+            assert row.part == ("all" if domain == "oil" else "all (source)")
+        (own,) = evaluate.evaluate(images / "run", overrides=[f"data.root={root}"])
+        assert (own.domain, own.part, own.samples) == ("oil", "test", 12)
+
+    def test_a_list(self, images, tmp_path):
+        paths = sorted((images / "pets/oil/dog").iterdir())
+        rows = "".join(f"{path}, dog ,fog\n" for path in paths)
+        (tmp_path / "list.csv").write_text(f"path,label,domain\n{rows}")
+        words = ["data=table", f"data.dataset.file={tmp_path / 'list.csv'}", "data.num_workers=0"]
+        (row,) = evaluate.evaluate(images / "run", overrides=words)
+        model = evaluate.load_model(images / "run")
+        right = sum(entry.label == "dog" for entry in model.predict(paths))
+        assert row.accuracy == pytest.approx(right / 15, abs=1e-6)
+
+    def test_the_same_digits_under_other_numbers(self, finished, tmp_path):
+        """What is not named has the names 0, 1, and so on, as digits have."""
+        assert evaluate.load_model(finished).classes == list(map(str, range(10)))
+        assert results(finished)["domains"] == ["0", "15", "30", "45", "60", "75"]
+        with pytest.raises(ValueError, match="also has '0 to 4', '5 to 9'"):
+            evaluate.evaluate(finished, overrides=["data=digits", "data.dataset.shift=colour"])
+
+
+class TestInputs:
+    def test_image_size_of_the_run_unless_another_is_given(self, images):
+        other = ["data=folders", f"data.root={images / 'pets'}", "data.num_workers=0"]
+        assert evaluate.evaluate(images / "run", overrides=other)
+        for place in (0, 3):
+            words = list(other)
+            words.insert(place, "data.dataset.image_size=9")
+            with pytest.raises(ValueError, match=r"\(3, 8, 8\), but .* are \(3, 9, 9\)"):
+                evaluate.evaluate(images / "run", overrides=words)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("as_uint8", [True, False])
+    def test_normalization_of_the_run(self, images, tmp_path, monkeypatch, as_uint8):
+        """A featurizer with a normalization of its own, which only integers get."""
+        own = (0.5, 0.25, 0.4), (0.5, 0.5, 0.125)
+        monkeypatch.setattr(backbones, "_IMAGENET", own)
+        words = ["data=folders", f"data.root={images / 'pets'}", "backbone=resnet18"]
+        words += [*IMAGE_SETTINGS, "data.batch_size=8", f"data.dataset.as_uint8={as_uint8}"]
+        folder = run(tmp_path / "run", *SHORT, *words)
+        model = evaluate.load_model(folder)
+        expected = own if as_uint8 else (IMAGENET_MEAN, IMAGENET_STD)
+        assert (tuple(model.preprocess.mean), tuple(model.preprocess.std)) == expected
+        again = [*words[:2], "data.num_workers=0"]
+        for row in evaluate.evaluate(folder, overrides=again):
+            found = model.predict(images / "pets" / row.domain)
+            right = sum(entry.label == Path(entry.source).parent.name for entry in found)
+            assert row.accuracy == pytest.approx(right / 30, abs=1e-6)
+
+
 class TestCommand:
     def test_table(self, finished, capsys):
         assert evaluate.main([str(finished), "--selection", "oracle", "--device", "cpu"]) == 0
@@ -278,13 +394,16 @@ class TestErrors:
         [
             (["--selection=best"], "`selection` must be one that "),
             (["--selection=best"], "training_domain_validation, oracle, last, swad, got 'best'."),
-            (["data=toy"], "must have the model's 10 classes, in their order, but 'toy' has 2."),
+            (
+                ["data=toy"],
+                "classes than the model, but 'toy' also has 'negative', 'positive'. Classes",
+            ),
             (
                 ["data=digits", "data.dataset.shift=shortcut"],
                 "model's shape, (1, 8, 8), but those of 'digits-s",
             ),
             (["data=foldrs"], "there is no option `data=foldrs`. Did you mean `folders`?"),
-            (["data=folders"], "`data.root` must be given: data.root=PATH."),
+            (["data=folders"], "`data.root` must be given: data.root=DIR, a folder that"),
             (["data.dataset.shift=style"], "`test_domain` must be one of ['plain', "),
             (["data.dataset.shft=style"], "`data.dataset.shft`. Did you mean `shift`?"),
             (["trainer.max_steps=1"], "must be of the data, as all else is the run's: `data=...`"),

@@ -1,11 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gga_lightning.experiments.configuration import config_directory
-from gga_lightning.experiments.identity import config_hash, folder_name, settings
+from gga_lightning.experiments.identity import config_hash, data_path, folder_name, settings
 from gga_lightning.experiments.sweeps import register
 
 register()
@@ -41,6 +42,36 @@ def test_does_not_depend_on_where_a_benchmark_lies():
         config_hash(composed("data=pacs", f"data.dataset.cache={p}", *places[:1])) for p in "cd"
     ]
     assert cached[0] == cached[1] != pacs[0]
+
+
+def test_own_data_are_those_of_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/pets", "b/pets"):
+        Path(place).mkdir(parents=True)
+    Path("link").symlink_to("a")
+    same = ("a/pets", f"{tmp_path}/a/pets", "b/../a/pets", "./a/pets/", "link/pets")
+    folders = [composed("data=folders", f"data.root={place}") for place in (*same, "b/pets")]
+    *hashes, other = map(config_hash, folders)
+    assert len(set(hashes)) == 1
+    assert other != hashes[0]
+    assert {data_path(config) for config in folders[:-1]} == {f"{tmp_path}/a/pets"}
+    monkeypatch.chdir("a")
+    assert config_hash(composed("data=folders", "data.root=pets")) == hashes[0]
+    assert config_hash(composed("data=folders", "data.root=../b/pets")) == other
+
+
+def test_own_tables_are_those_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = ("a/pets.csv", "b/pets.csv", f"{tmp_path}/a/pets.csv")
+    one, other, same = (composed("data=table", f"data.dataset.file={file}") for file in files)
+    assert config_hash(one) == config_hash(same) != config_hash(other)
+    assert data_path(other) == f"{tmp_path}/b/pets.csv"
+
+
+@pytest.mark.parametrize("data", ["digits", "toy", "pacs", "rotated_mnist"])
+def test_benchmarks_and_embedded_data_have_no_path(data):
+    root = () if data in ("digits", "toy") else ("data.root=/a",)
+    assert data_path(composed(f"data={data}", *root)) is None
 
 
 @pytest.mark.parametrize("written", ["'45'", "[45]", "['45']"])
@@ -118,5 +149,9 @@ def test_folder_name():
     config = composed("data.test_domain='Real World/x'", "seed=4")
     name = folder_name(config, {"data": "pacs", "algorithm": "erm", "annealing": None})
     assert name == f"pacs-Real_World_x-erm-None-seed4-{config_hash(config)}"
+    long = [composed(f"data.test_domain='{'é' * 200}{end}'") for end in "ab"]
+    names = [folder_name(config, {"data": "pacs"}) for config in long]
+    assert [len(name.encode()) for name in names] == [255, 255]
+    assert [name[-16:] for name in names] == [config_hash(config) for config in long]
     two = composed("data.test_domain=[a,b]")
     assert folder_name(two, {}).startswith("None-a+b-")

@@ -1,4 +1,5 @@
 import csv
+import fcntl
 import json
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
-from gga_lightning.experiments.jobs import FolderInUse, Job, LastCheckpoint
+from gga_lightning.experiments.checkpoints import LastCheckpoint
+from gga_lightning.experiments.jobs import FolderInUse, Job
 from tests.helpers import trainer
 
 HOLDS = """
@@ -38,7 +40,7 @@ class TestClaim:
         with job.claim("a", ["seed=1"]):
             assert noted(job) == {"config_hash": "a", "overrides": ["seed=1"], "starts": []}
         assert job.result() is None
-        assert job.checkpoint is None
+        assert job.find_checkpoint() is None
 
     def test_refuses_another_jobs_folder_and_leaves_it(self, job):
         with job.claim("a", []):
@@ -56,6 +58,29 @@ class TestClaim:
                 raise AssertionError
         with job.claim("a", []):
             pass
+
+    def test_the_lock_goes_with_a_finished_job_alone(self, job):
+        lock = job.folder / ".lock"
+        with job.claim("a", []):
+            assert lock.exists()
+        assert lock.exists()
+        with job.claim("a", []):
+            job.finish({"config_hash": "a"})
+            assert lock.exists()
+        assert not lock.exists()
+        with job.claim("a", []):  # by one that did not see the result before
+            assert job.result() is not None
+        assert not lock.exists()
+
+    def test_a_second_process_that_waited_finds_the_result(self, job):
+        """It had opened the file that the first one then removed, and holds it."""
+        with job.claim("a", []):
+            late = (job.folder / ".lock").open("w")
+            job.finish({"config_hash": "a"})
+        with late:
+            fcntl.flock(late, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with Job(job.folder).claim("a", []):
+                assert job.result() is not None
 
     @pytest.mark.slow
     def test_refuses_a_second_process_until_the_first_is_killed(self, job):
@@ -97,7 +122,7 @@ class TestClaim:
 
 def test_the_last_checkpoint_stays_until_the_next_is_whole(tmp_path):
     class Killed(SimpleNamespace):
-        def save_checkpoint(self, path):
+        def save_checkpoint(self, path, weights_only):
             Path(path).write_text("half")
             raise KeyboardInterrupt
 

@@ -21,7 +21,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from gga_lightning.experiments.sweeps import domain_names
 from gga_lightning.experiments.train import config_directory
-from hydra_plugins.gga_lightning_sweeper import quoted
+from hydra_plugins.gga_lightning_sweeper import names_as_text, quoted
 from tests.experiments.killed import killed_in_a_search
 
 
@@ -84,6 +84,17 @@ class TestSweeper:
         override = OverridesParser.create().parse_override(f"a={quoted(name)}")
         assert override.value() == name
 
+    def test_all_in_quotes_is_a_domain(self, jobs):
+        (found,) = jobs("data=toy", "data.test_domain='all',\"pairs\",[all]")
+        values = ["'all'", '"pairs"', "[all]"]
+        assert found == [["data=toy", f"data.test_domain={value}"] for value in values]
+
+    def test_names_in_files_are_text(self, jobs):
+        lists = {"arm": ["data.test_domain=007 seed=0", "data.test_domain=[1_1,on]"]}
+        (found,) = jobs("data=toy", alternatives=lists)
+        assert found[0][0] == "data.test_domain='007'"
+        assert found[1][0] == "data.test_domain=['1_1',on]"
+
     def test_alternatives_belong_together_and_what_is_typed_wins(self, jobs):
         lists = {"data": ["data=toy data.batch_size=8", "data=digits"], "arm": ["seed=0 +a='b c'"]}
         (found,) = jobs("algorithm=erm,coral", alternatives=lists)
@@ -99,6 +110,57 @@ class TestSweeper:
 
     def test_batches(self, jobs):
         assert list(map(len, jobs("seed=range(5)", max_batch_size=2))) == [2, 2, 1]
+
+
+# what is typed, and what it is then
+TYPED = [
+    *((name, name) for name in ("007", "1_1", "1e3", "0x10", "1.0", "+5", ".5", "NaN", "-inf")),
+    *((name, name) for name in ("true", "FALSE", "null", "on", "~", "None", "12:30", "2020-01-01")),
+    *(
+        (name, name)
+        for name in ("Real World", "it's", "a=b", "Straße", "写真", "art (old)", "x[1]")
+    ),
+    *((name, name) for name in ("*", "@x", "100%", "$5", "a:b", "left", "-", "all", "pairs")),
+    ("75", 75),
+    ("-1", -1),
+    ("'75'", "75"),
+    ('"all"', "all"),
+    (r"a\,b", "a,b"),
+    ("[007,1_1,left]", ["007", "1_1", "left"]),
+    ("[all,'x,]',0]", ["all", "x,]", 0]),
+    ("007,[1_1,true],all", ["'007'", "['1_1','true']", "all"]),
+    ("choice(007, all, '1')", ["'007'", "all", "'1'"]),
+    ("range(0,3)", ["0", "1", "2"]),
+    ("shuffle(a,b)", None),
+    ("${seed}", "${seed}"),
+]
+
+
+class TestNamesAsText:
+    @pytest.mark.parametrize(("typed", "expected"), TYPED)
+    def test_what_is_typed_is_what_it_is(self, typed, expected):
+        (written,) = names_as_text([f"data.test_domain={typed}"])
+        override = OverridesParser.create().parse_override(written)
+        if expected is None:
+            assert written == f"data.test_domain={typed}"
+        elif override.is_sweep_override():
+            values = [str(value).strip("'") for value in override.sweep_string_iterator()]
+            assert values == [str(value).strip("'") for value in expected]
+        else:
+            assert override.value() == expected
+        assert names_as_text([written]) == [written]
+
+    @given(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"))))
+    def test_any_name_without_grammar(self, name):
+        if not set(name) & set("'\"[](){},\\$") and name not in ("all", "pairs"):
+            (written,) = names_as_text([f"++data.test_domain={name}"])
+            assert str(OverridesParser.create().parse_override(written).value()) == name
+
+    def test_names_of_folders_and_nothing_else(self):
+        typed = ["seed=007", "data.dataset.domains=[45,007,a]", "data.dataset.domains=null", "-m"]
+        expected = typed.copy()
+        expected[1] = "data.dataset.domains=['45','007',a]"
+        assert names_as_text(typed) == expected
 
 
 class TestDomainNames:

@@ -1,6 +1,10 @@
+import contextlib
 import csv
+import itertools
 import json
-import logging
+import os
+import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -11,14 +15,18 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from PIL import Image
+from rich.cells import cell_len
 
-from gga_lightning.experiments import train
+from gga_lightning.experiments import evaluate, train
+from gga_lightning.experiments.checkpoints import SelectedCheckpoint
+from gga_lightning.report.cli import main as report
 from tests.experiments.killed import killed_in_a_search
+from tests.experiments.test_terminal import terminal
 from tests.helpers import same
 
+__all__ = ["terminal"]  # a fixture
 SMALL_BACKBONES = ("gga_lightning.backbones.MLP", "gga_lightning.backbones.MNISTCNN")
 RULES = ("training_domain_validation", "oracle")
 SMALL = ("trainer.max_steps=12", "data.steps_per_epoch=6", "trainer.log_every_n_steps=1")
@@ -34,17 +42,12 @@ GROUPS = {
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
     """Runs gga-train in this process and returns its run folder or folders, and its output."""
-    filters, rank_zero = list(warnings.filters), logging.getLogger(train.RANK_ZERO_LOGGER)
 
     def run(*overrides, folder="run"):
         overrides = [*overrides, f"hydra.run.dir={tmp_path / folder}"]
         monkeypatch.setattr(sys, "argv", ["gga-train", *overrides])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        try:
-            train.main()
-        finally:
-            warnings.filters[:] = filters
-            rank_zero.filters.clear()
+        train.main()
         return tmp_path / folder, capsys.readouterr()
 
     return run
@@ -57,7 +60,7 @@ class TestRun:
         chosen = {name for name in names if "-" in name}
         either = [{f"checkpoints/{rule}-{step}.ckpt" for step in (6, 12)} for rule in RULES]
         assert [len(chosen & files) for files in either] == [1, 1]
-        assert names - chosen - {".lock"} == {
+        assert names - chosen == {
             ".hydra/config.yaml",
             ".hydra/hydra.yaml",
             ".hydra/overrides.yaml",
@@ -66,14 +69,18 @@ class TestRun:
             "job.json",
             "metrics.csv",
             "result.json",
+            "train.log",
         }
+        assert (folder / "train.log").read_text().splitlines() == [
+            line.rstrip() for line in output.out.splitlines()
+        ]
         assert "Run folder:" in output.out
         assert str(folder) in output.out
 
     def test_result(self, run):
         folder, _ = run(*SMALL, *SEARCH, "seed=3", "data.test_domain=45")
         result = json.loads((folder / "result.json").read_text())
-        assert result["data"] == "digits-rotation"
+        assert (result["data"], result["data_path"]) == ("digits-rotation", None)
         assert result["test_domain"] == "45"
         assert result["source_domains"] == ["0", "15", "30", "60", "75"]
         names = ("algorithm", "annealing", "backbone", "seed", "steps")
@@ -181,6 +188,7 @@ class TestRun:
         folder, _ = run(*SMALL, *SEARCH, "data=folders", *own, "data.batch_size=4")
         result = json.loads((folder / "result.json").read_text())
         assert (result["data"], result["source_domains"]) == ("pets", ["art", "ink"])
+        assert result["data_path"] == str(tmp_path / "pets")
         assert result["test_domain"] == "oil"
         assert result["search"]["steps"] == 3
 
@@ -231,6 +239,28 @@ class TestRun:
         assert done.stdout.count("Run folder:") == 1
 
 
+class TestWeights:
+    SETTINGS = (
+        *("trainer.max_steps=2", "data.steps_per_epoch=2", "annealing=none"),
+        "backbone=resnet18",
+    )
+
+    @pytest.mark.parametrize("algorithm", ["erm", "arm"])
+    def test_a_checkpoint_of_a_training(self, run, algorithm):
+        chosen = (*self.SETTINGS, f"algorithm={algorithm}")
+        first, _ = run(*chosen)
+        file = first / "checkpoints" / "last.ckpt"
+        _, output = run(*chosen, f"backbone.weights={file}", folder="second")
+        told = f"resnet18: 120 of 120 tensors from {file} ('state_dict/featurizer.network.')"
+        assert output.err.count(told) == 1
+
+    def test_a_file_that_does_not_exist(self, run, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            run(*self.SETTINGS, "backbone.weights=./resnet.pth")
+        message = f"gga-train: `weights`: there is no file '{tmp_path / 'resnet.pth'}'."
+        assert message in capsys.readouterr().err
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("overrides", "message"),
@@ -263,6 +293,16 @@ class TestErrors:
             (["data.test_domain=90"], "`test_domain` must be one of ['0', '15', "),
             (["data.dataset.shift=fog"], "`shift` must be one of ['rotation', "),
             (["annealing.parameters=net"], "`parameters='net'` selects none of"),
+            (["seed=null"], "`seed` must be an integer from 0 to 4294967295, got None."),
+            (["seed=true"], "`seed` must be an integer from 0 to 4294967295, got True."),
+            (["hparams_seed=1.5"], "`hparams_seed` must be an integer"),
+            (["data.split_seed=-1"], "`data.split_seed` must be an integer"),
+            (["data.seed='3'"], "`data.seed` must be an integer from 0 to 4294967295, got '3'."),
+            (["algorithm.optimizer.lr=nan"], "`algorithm.optimizer.lr` must be a finite number, g"),
+            (["+trainer.gradient_clip_val=inf"], "`trainer.gradient_clip_val` must be a finite"),
+            (["+a.b=[1,{c:-inf}]"], "`a.b[1].c` must be a finite number, got -inf."),
+            (["data.test_domain=015"], "`test_domain` must be one of ['0', '15', "),
+            (["data=toy", "data.test_domain=[left,2]"], "must name each domain once"),
             (["data.batch_size=["], "no viable alternative at input"),
         ],
     )
@@ -274,12 +314,155 @@ class TestErrors:
         said = [line for line in lines if line.startswith("gga-train:")]
         assert len(said) == 1
         assert message in said[0]
+        assert set(lines) - set(said) <= {"(HYDRA_FULL_ERROR=1 shows where it comes from)"}
 
     def test_whole_on_request(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
         monkeypatch.setattr(sys, "argv", ["gga-train", "seed=x", f"hydra.run.dir={tmp_path}"])
-        with pytest.raises(ValueError, match="invalid literal"):
+        with pytest.raises(ValueError, match="`seed` must be an integer .*, got 'x'"):
             train.main()
+
+
+class TestNames:
+    """Domains whose names Hydra or YAML would read as something else."""
+
+    NAMES = ("007", "1_1", "true", "all", "é" * 120)
+    TINY = ("data=folders", "data.dataset.image_size=8", "data.num_workers=0", "data.batch_size=2")
+    TINY += ("trainer.max_steps=2", "data.steps_per_epoch=2", "trainer.log_every_n_steps=1")
+    TINY += ("annealing=none", "callbacks=none", "logger=none")
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        for name, label, index in itertools.product(self.NAMES, "ab", range(5)):
+            path = tmp_path / "odd" / name / label / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (20 * index, 200 * (label == "a"), 0)).save(path)
+        return f"data.root={tmp_path / 'odd'}"
+
+    def held_out(self, folder):
+        results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
+        return sorted(result["test_domains"] for result in results)
+
+    @pytest.mark.parametrize("name", ["007", "true", "all"])
+    def test_in_one_run(self, run, root, name):
+        folder, _ = run(*self.TINY, root, f"data.test_domain={name}")
+        assert json.loads((folder / "result.json").read_text())["test_domains"] == [name]
+        config = OmegaConf.load(folder / ".hydra/config.yaml")
+        assert config.data.test_domain == name
+
+    def test_in_a_sweep_and_again(self, run, root, tmp_path):
+        sweep = ("-m", *self.TINY, root, f"hydra.sweep.dir={tmp_path / 's'}")
+        run(*sweep, "data.test_domain=007,true,'all',[1_1,all]")
+        assert self.held_out(tmp_path / "s") == [["007"], ["1_1", "all"], ["all"], ["true"]]
+        _, output = run(*sweep, "data.test_domain=all")
+        assert self.held_out(tmp_path / "s") == sorted(
+            [["007"], ["1_1", "all"], *([name] for name in self.NAMES[1:])]
+        )
+        assert output.out.count("already finished") == 3
+        longest = max(len(os.fsencode(path.name)) for path in (tmp_path / "s").iterdir())
+        assert 200 < longest <= 255
+
+    def test_the_reports_commands_for_missing_jobs_run(self, run, root, tmp_path, capsys):
+        sweep = ("-m", *self.TINY, root, f"hydra.sweep.dir={tmp_path / 's'}")
+        run(*sweep, "data.test_domain=all", "seed=0")
+        run(*sweep, "data.test_domain=1_1", "seed=1")
+        report([str(tmp_path / "s")])
+        said = capsys.readouterr().out
+        (command,) = [line for line in said.splitlines() if line.strip().startswith("gga-train")]
+        run(*shlex.split(command)[1:])
+        assert self.held_out(tmp_path / "s") == sorted([[name] for name in self.NAMES] * 2)
+
+
+class TestTerminal:
+    @pytest.mark.parametrize("command", [train.main, evaluate.main, report])
+    def test_version(self, monkeypatch, capsys, command):
+        monkeypatch.setattr(sys, "argv", ["command", "--version"])
+        with contextlib.suppress(SystemExit):
+            command()
+        assert re.fullmatch(r"gga-lightning \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+    def test_help_is_a_screen(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["gga-train", "--help"])
+        with pytest.raises(SystemExit) as ended:
+            train.main()
+        assert ended.value.code == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) <= 24
+        assert max(map(len, lines)) <= 80
+        groups = {line.split()[0] for line in lines if line.startswith("  ")}
+        assert groups - {"gga-train"} == GROUPS.keys() - {"hydra"}
+        for line in lines:
+            name, _, text = line.strip().partition(" ")
+            if line.startswith("  ") and name in ("algorithm", "backbone", "trainer", "logger"):
+                options = text.partition(" and ")[0].strip(" .").split(", ")
+                assert set(options) <= set(GROUPS[name]), line
+
+    def test_little_is_printed_where_it_is_no_terminal(self, run):
+        _, output = run(*SMALL, *SEARCH)
+        assert len(output.out.splitlines()) < 20
+        assert output.err == ""
+        assert "\x1b" not in output.out
+
+    def test_nothing_wraps_on_a_terminal(self, run, terminal):
+        screen = terminal(80)
+        folder, _ = run(*SMALL, *SEARCH, "trainer.max_steps=60")
+        drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+        lines = re.split(r"[\r\n]+", drawn)
+        assert max(map(cell_len, lines)) <= 80
+        assert any(line.startswith("epoch 3") for line in lines)
+        assert "Run folder: run\n" in drawn
+        log = (folder / "train.log").read_text()
+        assert "\x1b" not in log
+        assert "epoch" not in log
+        assert "GGA: searched 3 steps" in log
+        assert log.splitlines()[-1] == "Run folder: run"
+
+    @pytest.mark.filterwarnings("default")
+    def test_a_warning_of_a_users_module_is_a_line(self, run, monkeypatch, capsys):
+        monkeypatch.setattr(train, "make_algorithm", warned(train.make_algorithm))
+        folder, output = run(*SMALL, "data=toy", "annealing=none")
+        assert output.err == "gga-train: warning: your module: two lines\n"
+        assert output.err in (folder / "train.log").read_text()
+
+    def test_the_log_goes_on_when_a_run_is_resumed(self, run, monkeypatch, capsys):
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "select", lambda evaluations: 1 / 0)
+            with pytest.raises(SystemExit):
+                run(*SMALL, "data=toy", "annealing=none")
+        folder, _ = run(*SMALL, "data=toy", "annealing=none")
+        log = (folder / "train.log").read_text()
+        assert log.index("ZeroDivisionError: division by zero") < log.index("Resuming from ")
+        assert log.index("Resuming from ") < log.index("Run folder:")
+
+    @pytest.mark.parametrize(
+        ("overrides", "kind"),
+        [
+            (["callbacks=none"], "ProgressBar"),
+            ([], "ProgressBar"),
+            (["+trainer.enable_progress_bar=false"], None),
+            (["callbacks.progress._target_=lightning.pytorch.callbacks.TQDMProgressBar"], "TQDMP"),
+        ],
+    )
+    def test_which_bar_there_is(self, run, monkeypatch, overrides, kind):
+        bars = []
+
+        class Spied(Trainer):
+            def __init__(self, **settings):
+                super().__init__(**settings)
+                bars.append(self.progress_bar_callback)
+
+        monkeypatch.setattr("lightning.pytorch.Trainer", Spied)
+        run(*SMALL, "data=toy", "annealing=none", *overrides)
+        (bar,) = bars
+        assert bar is None if kind is None else type(bar).__name__.startswith(kind)
+
+
+def warned(function):
+    def warning(*arguments):
+        warnings.warn("your module:\n  two lines", stacklevel=2)
+        return function(*arguments)
+
+    return warning
 
 
 # Slow: other tests compose and make every algorithm, and train with every annealing.
@@ -301,9 +484,7 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
     if group == "logger" and option in ("mlflow", "tensorboard", "wandb"):
         return  # tests/experiments/test_loggers.py
     if group == "data" and option not in ("digits", "toy"):
-        with pytest.raises(ValueError, match=r"`data.*(root|file)` must be given: data"):
-            train.make_data(config)
-        return
+        return  # tests/experiments/test_required.py
     config.hydra.runtime.output_dir = str(tmp_path)
     from hydra.core.hydra_config import HydraConfig
 
@@ -366,7 +547,7 @@ class TestGoingOn:
             raise OSError("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(ModelCheckpoint, "_save_topk_checkpoint", broken)
+            patch.setattr(SelectedCheckpoint, "on_validation_end", broken)
             with pytest.raises(SystemExit):
                 run(*SMALL, "annealing=none")
         folder, _ = run(*SMALL, "annealing=none")
@@ -401,6 +582,12 @@ class TestManyJobs:
         (failure,) = (tmp_path / "s").glob("*/failure.json")
         assert "`batch_size`" in json.loads(failure.read_text())["error"]
         assert str(failure) in said
+        assert "1 of 3 jobs failed; the folder of each" in said
+        assert "Error executing job" not in said
+        assert said.count("`batch_size` must") == 1
+        log = (failure.parent / "train.log").read_text()
+        assert "Traceback" in log
+        assert "`batch_size` must be at least 1, got 0." in log.splitlines()[-1]
         finished = sorted((tmp_path / "s").glob("*/result.json"))
         assert len(finished) == 2
         before = [path.stat().st_mtime_ns for path in finished]
@@ -408,6 +595,22 @@ class TestManyJobs:
             run(*sweep, "data.batch_size=4,0,8")
         assert capsys.readouterr().out.count("already finished") == 2
         assert [path.stat().st_mtime_ns for path in finished] == before
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ("seed=0,-1", "`seed` must be an integer"),
+            ("data.split_seed=0,1.5", "`data.split_seed` must be an integer"),
+            ("algorithm.optimizer.lr=0.1,nan", "`algorithm.optimizer.lr` must be a finite number"),
+        ],
+    )
+    def test_wrong_numbers_are_refused_before_the_first_job(
+        self, run, tmp_path, capsys, wrong, message
+    ):
+        with pytest.raises(SystemExit):
+            run("-m", *SMALL, "data=toy", wrong, f"hydra.sweep.dir={tmp_path / 's'}")
+        assert message in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "s").iterdir()] == ["multirun.yaml"]
 
     def test_a_failed_job_does_not_stop_further_batches(self, run, tmp_path):
         sweep = ("-m", *SMALL, "data=toy", "annealing=none", f"hydra.sweep.dir={tmp_path / 's'}")
@@ -469,21 +672,3 @@ class TestManyJobs:
         assert sorted(result["seed"] for result in results) == [0, 1]
         assert all(result["overrides"][0].startswith("hydra.searchpath=") for result in results)
         assert not list(tmp_path.glob("outputs"))
-
-    @pytest.mark.slow
-    def test_optuna(self, tmp_path):
-        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-        command = [
-            sys.executable,
-            "-m",
-            "gga_lightning.experiments.train",
-            "-m",
-            *SMALL,
-            "data=toy",
-        ]
-        command += ["hydra/sweeper=optuna_validation", "hydra.sweeper.n_trials=2"]
-        command += ["annealing=none", "hydra.sweep.dir=s"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results = [json.loads(p.read_text()) for p in (tmp_path / "s").glob("*/result.json")]
-        assert len({result["settings"]["algorithm.optimizer.lr"] for result in results}) == 2

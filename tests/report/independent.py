@@ -4,7 +4,7 @@ import csv
 import math
 from fractions import Fraction
 
-import numpy as np
+from scipy.stats import ttest_1samp
 
 
 def evaluations(spec):
@@ -77,14 +77,16 @@ def accuracies(rule, specs):
     return {cell: first_best(options)[1] for cell, options in found.items()}
 
 
-def cell(values):
-    """Mean and the reference suite's error in percent, and the sample deviation."""
+def cell(values, domainbed=False):
+    """Mean, standard error and sample deviation in percent; the last two None for one value."""
     values = [100 * float(value) for value in values]
     center = sum(values) / len(values)
+    if len(values) == 1:
+        return center, None, None
     squares = sum((value - center) ** 2 for value in values)
-    error = math.sqrt(squares / len(values)) / math.sqrt(len(values))
-    deviation = math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else None
-    return center, error, deviation
+    deviation = math.sqrt(squares / (len(values) - 1))
+    spread = math.sqrt(squares / len(values)) if domainbed else deviation
+    return center, spread / math.sqrt(len(values)), deviation
 
 
 def averages(found, domains):
@@ -98,16 +100,20 @@ def averages(found, domains):
 
 
 def differences(found, baseline):
-    """One a trial, in points, over the domains that both have."""
+    """One a trial, in points, of the trials in which both have all domains that both have."""
     common = found.keys() & baseline.keys()
-    return [
-        100 * float(mean(found[cell] - baseline[cell] for cell in common if cell[0] == trial))
+    domains = {domain for _, domain in common}
+    cells = {
+        trial: [cell for cell in common if cell[0] == trial]
         for trial in sorted({trial for trial, _ in common})
+    }
+    return [
+        100 * float(mean(found[cell] - baseline[cell] for cell in there))
+        for there in cells.values()
+        if len(there) == len(domains)
     ]
 
 
-def interval(values, draws=200_000):
-    """Percentile bootstrap of the mean."""
-    random = np.random.default_rng(12345)
-    picked = np.asarray(values)[random.integers(0, len(values), (draws, len(values)))]
-    return np.percentile(picked.mean(axis=1), [2.5, 97.5])
+def interval(values):
+    """The t interval of the mean."""
+    return ttest_1samp(values, 0.0).confidence_interval(0.95)

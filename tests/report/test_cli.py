@@ -68,14 +68,14 @@ def test_all_formats_hold_the_same_numbers(report, runs, monkeypatch):
 def test_csv_holds_the_numbers_of_the_table(report, lines, runs):
     numbers = lines(runs)
     rows = markdown_rows(report(runs, "--format", "markdown", "--data", "shapes")[1])
-    for label, *cells in rows[:4]:
+    for label, *cells in [row for row in rows if len(row) == 8][:4]:
         domains = ["a_1", "b%", "c&d", "Real World", "Avg"]
         plain = label.replace("\\", "")
         for domain, cell in zip(domains, cells, strict=False):
             line = numbers["shapes", "training_domain_validation", plain, domain]
             found = re.findall(NUMBER, cell)
-            expected = [line["mean"], line["se"]] if line["mean"] else []
-            assert found == [f"{float(number):.1f}" for number in expected]
+            expected = [line["mean"], line["se"]]
+            assert found == [f"{float(number):.1f}" for number in expected if number]
 
 
 def test_latex_is_escaped(report, runs):
@@ -84,8 +84,46 @@ def test_latex_is_escaped(report, runs):
     assert r"coral (weight\_decay=5\_\{\#\})" in output
     assert "±" not in output
     assert output.count(r"\begin{tabular}") == output.count(r"\bottomrule") == 6
-    bare = re.sub(r"\\[a-z]+(\{(table|tabular)\})?|\\[_%&#{}]|\\\\", "", output)
+    text = re.sub(r"^%.*$", "", output, flags=re.MULTILINE)
+    bare = re.sub(r"\\[a-z]+(\{(table|tabular)\})?|\\[_%&#{}]|\\\\", "", text)
     assert not re.search(r"[_%#]", bare)
+
+
+LATEX_NAMES = ["[a]", "*b", "c|d--e", 'f"g`h', "i~j^k<l>", "m\nn", "\\input{x}", "o$p$q"]
+
+
+@pytest.mark.parametrize("name", LATEX_NAMES)
+def test_latex_of_any_name_compiles(report, tmp_path, name):
+    """There is no LaTeX here: what would break it is looked for."""
+    for seed in (0, 1):
+        write_run(tmp_path / "runs", Spec(("a",), seed=seed, settings={"x.y": name}))
+        write_run(tmp_path / "runs", Spec(("a",), seed=seed))
+    status, output, _ = report(tmp_path / "runs", "--format", "latex")
+    assert status == 0
+    body = re.sub(r"^%.*$", "", output, flags=re.MULTILINE)
+    assert body.count("{") - body.count(r"\{") == body.count("}") - body.count(r"\}")
+    assert not re.search(r"\\\\\s*[\[*]", body)  # an argument of the end of a line
+    assert not re.search(r'--|"|`|\||(?<!\\)[#~^]', body)
+    assert body.count("$") == 2 * body.count(r"$\pm$") + body.count(r"\$")
+    assert r"\input" not in body
+
+
+def test_latex_says_what_it_needs_and_marks_the_best(report, tmp_path):
+    for algorithm, lift in (("erm", 0.0), ("coral", 1.0), ("sam", 0.0)):
+        for domain in "ab":
+            for data in ("x_y", "x y"):
+                for seed in (0, 1):
+                    spec = Spec((domain,), algorithm=algorithm, seed=seed, lift=lift, data=data)
+                    write_run(tmp_path / "runs", spec)
+    _, output, _ = report(tmp_path / "runs", "--format", "latex")
+    assert r"\usepackage{booktabs}" in output.splitlines()[0]
+    assert all(line[:1] == "%" for line in output.split("\n\n")[0].splitlines())
+    labels = re.findall(r"\\label\{(.*)\}", output)
+    assert len(set(labels)) == len(labels) == output.count(r"\begin{table}") == 6
+    assert all(re.fullmatch(r"tab:[a-z0-9-]+", label) for label in labels)
+    [best, *_] = [line for line in output.splitlines() if r"\textbf" in line]
+    assert best.strip().startswith(r"{}coral & \textbf{100.0 $\pm$ 0.0} & \textbf{100.0")
+    assert output.count(r"\textbf") == 2 * 3 + 3
 
 
 def test_markdown_is_escaped(report, runs):
@@ -144,10 +182,12 @@ def test_notices_and_where_they_go(report, runs):
 
 def test_cells_of_fewer_trials_say_so(report, tmp_path):
     for seed in range(3):
-        for domain in "ab"[: 1 if seed == 2 else 2]:
+        for domain in "abc"[: 2 if seed == 2 else 3]:
             write_run(tmp_path / "runs", Spec((domain,), seed=seed))
-    row = markdown_rows(report(tmp_path / "runs", "--format", "markdown")[1])[0]
-    assert [cell.endswith("(2)") for cell in row[1:3]] == [False, True]
+    output = report(tmp_path / "runs", "--format", "markdown")[1]
+    row = markdown_rows(output)[0]
+    assert "over seeds 0-2; [1]: seeds 0-1." in output
+    assert [cell.endswith("[1]") for cell in row[1:5]] == [False, False, True, True]
     assert row[-1] == "2"
 
 
@@ -164,7 +204,8 @@ def test_a_missing_cell_takes_the_average_with_it(report, tmp_path):
 
 def test_all_data_sets(lines, report, runs):
     _, output, _ = report(runs, "--format", "markdown")
-    rows = [row for row in markdown_rows(output) if len(row) == 4]
+    whole = output[output.index("all data sets") : output.index("all data sets: paired")]
+    rows = [row for row in markdown_rows(whole) if len(row) == 4]
     numbers = lines(runs)
     for label, *cells in rows:
         means = [
@@ -172,21 +213,118 @@ def test_all_data_sets(lines, report, runs):
             for data in ("pacs", "shapes")
         ]
         if all(means):
-            assert cells[2] == f"{sum(map(float, means)) / 2:.1f}"
+            assert cells[2].split()[0] == f"{sum(map(float, means)) / 2:.1f}"
         else:
             assert cells[2] == "-"
-    differences = [row for row in markdown_rows(output) if len(row) == 3]
+    start = output.index("all data sets: paired differences")
+    differences = [row for row in markdown_rows(output[start:]) if len(row) == 4]
     assert len(differences) == 4
-    for label, *cells in differences:
+    for label, base, *cells in differences:
         for data, cell in zip(("pacs", "shapes"), cells, strict=True):
             line = numbers[data, "training_domain_validation", label.replace("\\", ""), "Avg"]
-            low, high = float(line["low"]), float(line["high"])
-            assert cell.endswith("*") == (low > 0 or high < 0)
+            assert base == line["base"]
+            assert cell.startswith(f"{float(line['difference']):+.1f} [") or cell[:1] == "-"
+            assert "*" not in cell
 
 
 def test_cost_is_relative_to_the_baseline(lines, runs):
     key = "shapes", "training_domain_validation", "erm + gga", "Avg"
     assert float(lines(runs)[key]["cost"]) == 3.0
+
+
+def test_each_row_is_compared_with_its_own_base(report, lines, tmp_path):
+    for settings in (
+        {},
+        {"annealing": "gga"},
+        {"algorithm": "coral"},
+        {"algorithm": "coral", "annealing": "gga", "settings": {"annealing.control": None}},
+        {"algorithm": "coral", "annealing": "gga", "settings": {"annealing.control": "scramble"}},
+        {"algorithm": "sam", "annealing": "gga"},
+    ):
+        for seed in range(3):
+            write_run(tmp_path / "runs", Spec(seed=seed, **settings))
+    found = {key[2]: line for key, line in lines(tmp_path / "runs").items() if key[3] == "Avg"}
+    bases = {row: line["base"] for row, line in found.items()}
+    assert list(bases.items()) == [
+        ("erm", ""),
+        ("erm + gga", "erm"),
+        ("coral", "erm"),
+        ("coral + gga", "coral"),
+        ("coral + gga (control=scramble)", "coral"),
+        ("sam + gga", ""),
+    ]
+    gain = float(found["coral + gga"]["mean"]) - float(found["coral"]["mean"])
+    assert float(found["coral + gga"]["difference"]) == pytest.approx(gain, abs=2e-6)
+    found = {k[2]: v for k, v in lines(tmp_path / "runs", "--baseline", "coral").items()}
+    assert found["sam + gga"]["base"] == found["erm"]["base"] == "coral"
+
+
+def test_averages_over_other_seeds_are_marked(report, tmp_path):
+    for algorithm, seeds in (("erm", (0, 1)), ("coral", (0, 1)), ("sam", (1, 2)), ("irm", (7,))):
+        for seed in seeds:
+            for domain in "ab":
+                for data in ("x", "y"):
+                    spec = Spec((domain,), algorithm=algorithm, seed=seed, data=data)
+                    write_run(tmp_path / "runs", spec)
+    _, output, _ = report(tmp_path / "runs", "--format", "markdown")
+    rows = markdown_rows(output)
+    accuracies = {row[0]: row for row in rows if len(row) == 6}
+    assert not any("[" in cell for label in ("erm", "coral") for cell in accuracies[label])
+    for label, mark in (("sam", "[2]"), ("irm", "[1]")):
+        assert all(cell.endswith(mark) for cell in accuracies[label][1:4])
+    assert "over seeds 0-1; [1]: seed 7; [2]: seeds 1-2." in output
+    assert "±" not in "".join(accuracies["irm"])
+    whole = output[output.index("all data sets") : output.index("all data sets: paired")]
+    means = {row[0]: row[3] for row in markdown_rows(whole)}
+    assert [means[row].endswith("]") for row in ("erm", "coral", "sam", "irm")] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("pairs", [2, 4, 5, 6])
+def test_nothing_is_better_below_five_pairs(report, tmp_path, pairs):
+    for seed in range(pairs):
+        write_run(tmp_path / "runs", Spec(seed=seed, levels=1))
+        write_run(tmp_path / "runs", Spec(seed=seed, algorithm="coral", lift=0.99))
+    for data in ("shapes", "other"):
+        write_run(tmp_path / "more", Spec(data=data))
+    _, output, _ = report(tmp_path / "runs", "--format", "markdown")
+    [row] = [row for row in markdown_rows(output) if len(row) == 8]
+    assert (row[6] == "-") == (pairs < 5)
+    assert row[3][-1] != "*" or pairs >= 5
+    assert "Fewer than 5 pairs" in output
+    assert ("by paired t tests" in output) == (pairs >= 5)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/x/photos", "/x/photos/"], ["photos"]),
+        (["/a/photos", "/b/photos"], ["photos (a/photos)", "photos (b/photos)"]),
+        (
+            ["/a/c/photos", "/b/c/photos", "/b/d/photos"],
+            ["photos (a/c/photos)", "photos (b/c/photos)", "photos (d/photos)"],
+        ),
+        (["/photos", "/a/photos"], ["photos (/photos)", "photos (a/photos)"]),
+        ([None, "/a/photos"], ["photos (path unknown)", "photos (photos)"]),
+        (["absent", None], ["photos"]),
+    ],
+)
+def test_data_sets_of_one_name_are_two(lines, report, tmp_path, paths, names):
+    for index, path in enumerate(paths):
+        for seed in (0, 1):
+            spec = write_run(tmp_path / str(index), Spec(data="photos", seed=seed))
+            result = json.loads((spec.folder / "result.json").read_text())
+            if path != "absent":
+                result["data_path"] = path
+            if len(names) == 1:
+                result["config_hash"] += str(index)
+                result["settings"]["x"] = index
+            (spec.folder / "result.json").write_text(json.dumps(result))
+    found = {key[0] for key in lines(tmp_path)}
+    assert found == set(names)
+    assert {key[0] for key in lines(tmp_path, "--data", names[0])} == {names[0]}
+    assert {key[0] for key in lines(tmp_path, "--data", "photos")} == found
+    assert report(tmp_path, "--plots", tmp_path / "plots")[0] == 0
+    assert len(list((tmp_path / "plots").glob("accuracies-*"))) == len(names)
 
 
 def test_another_baseline(lines, runs):
@@ -201,7 +339,7 @@ def test_no_baseline_is_said(report, tmp_path):
     write_run(tmp_path / "runs", Spec(algorithm="coral"))
     status, output, _ = report(tmp_path / "runs")
     assert status == 0
-    assert "shapes: no differences, as no single row is the baseline" in output
+    assert "shapes: no differences, as no row has a base" in output
 
 
 @pytest.mark.parametrize(
@@ -292,7 +430,8 @@ def test_conflicts_are_said(report, runs):
 def test_no_mean_over_a_part_of_the_data_sets(report, tmp_path):
     for data, algorithm in (("x", "erm"), ("y", "erm"), ("y", "sam")):
         write_run(tmp_path / "runs", Spec(data=data, algorithm=algorithm))
-    rows = markdown_rows(report(tmp_path / "runs", "--format", "markdown")[1])
-    found = {row[0]: row[1:] for row in rows if len(row) == 4}
+    output = report(tmp_path / "runs", "--format", "markdown")[1]
+    whole = output[output.index("all data sets") : output.index("all data sets: paired")]
+    found = {row[0]: row[1:] for row in markdown_rows(whole) if len(row) == 4}
     assert "-" not in found["erm"]
-    assert [cell == "-" for cell in found["sam"]] == [True, False, True]
+    assert found["sam"][0] == found["sam"][2] == "-" != found["sam"][1]

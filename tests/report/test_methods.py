@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from gga_lightning.report.methods import find_baseline, group_methods, mark_kinds, order_domains
+from gga_lightning.report.methods import group_methods, order_domains
 from gga_lightning.report.runs import read_runs
 from tests.report.folders import Spec, write_run
 
@@ -147,52 +147,6 @@ def test_draws_of_hyperparameters_make_one_row(tmp_path):
     assert [run.hparams_seed for run in method.runs] == [0, 1, 2]
     methods, _ = rows(tmp_path, Spec(settings={name: 0.1}))
     assert [method.label for method in methods] == ["erm (lr=0.1)", "erm (lr=drawn)"]
-
-
-def test_kinds(tmp_path):
-    methods, _ = rows(
-        tmp_path,
-        Spec(settings={DECAY: 0, "x.y": 0}),
-        Spec(settings={DECAY: 0.1, "x.y": 0}),
-        Spec(settings={DECAY: 0.2, "x.y": 0, "data.shuffle_domains": True}),
-        Spec(settings={DECAY: 0, "x.y": 1}),
-        Spec(settings={DECAY: 0, "x.y": 2}),
-        Spec(annealing="gga"),
-        Spec(annealing="gga_l"),
-        Spec(annealing="gga_l_constant", settings={"annealing.modulation": "constant"}),
-        Spec(annealing="gga_shuffled", settings={"annealing.control": "shuffle_domains"}),
-        Spec(annealing="gga_guided", settings={"annealing.control": None}),
-        Spec(algorithm="coral"),
-    )
-    marked = mark_kinds(methods, find_baseline(methods, "erm/none"))
-    assert [(method.label, method.kind) for method in marked] == [
-        ("erm", "baseline"),
-        ("coral", "method"),
-        ("erm (weight_decay=0.1)", "plain"),
-        ("erm (y=1)", "plain"),
-        ("erm (y=2)", "plain"),
-        ("erm (weight_decay=0.2, shuffle_domains=true)", "control"),
-        ("erm + gga", "method"),
-        ("erm + gga_shuffled", "control"),
-        ("erm + gga_guided", "method"),
-        ("erm + gga_l", "method"),
-        ("erm + gga_l_constant", "control"),
-    ]
-
-
-def test_the_baseline(tmp_path):
-    specs = [Spec(settings={DECAY: decay}) for decay in (0.0, 0.1)]
-    methods, _ = rows(tmp_path, *specs, Spec(algorithm="coral"))
-    assert find_baseline(methods, "erm/none") is None
-    assert find_baseline(methods, "erm/gga") is None
-    assert find_baseline(methods, "coral/none").label == "coral"
-    assert find_baseline(methods, "erm (weight_decay=0.1)").label == "erm (weight_decay=0.1)"
-
-
-def test_the_baseline_is_no_control(tmp_path):
-    shuffled = [Spec(settings={"data.shuffle_domains": shuffled}) for shuffled in (False, True)]
-    methods, _ = rows(tmp_path, *shuffled)
-    assert find_baseline(methods, "erm/none").label == "erm"
 
 
 def order(root, domains, held_out):

@@ -61,8 +61,7 @@ def check(lines, rows, rule, domains=DOMAINS):
             center, error, deviation = independent.cell(trials)
             assert number(line["mean"]) == pytest.approx(center, abs=2e-6)
             assert number(line["se"]) == pytest.approx(error, abs=2e-6)
-            if deviation is not None:
-                assert number(line["sd"]) == pytest.approx(deviation, abs=2e-6)
+            assert number(line["sd"]) == pytest.approx(deviation, abs=2e-6)
         if row != "erm":
             check_difference(line, independent.differences(accuracies, found["erm"]))
 
@@ -72,14 +71,17 @@ def check_difference(line, values):
     if not values:
         return
     assert number(line["difference"]) == pytest.approx(sum(values) / len(values), abs=2e-6)
-    assert int(line["better"]) == sum(value > 1e-9 for value in values)
-    assert int(line["worse"]) == sum(value < -1e-9 for value in values)
-    assert int(line["equal"]) == sum(abs(value) <= 1e-9 for value in values)
+    if len(values) >= 5:
+        assert int(line["better"]) == sum(value > 1e-9 for value in values)
+        assert int(line["worse"]) == sum(value < -1e-9 for value in values)
+        assert int(line["equal"]) == sum(abs(value) <= 1e-9 for value in values)
+    else:
+        assert [line[name] for name in ("better", "equal", "worse", "p")] == [""] * 4
+        assert line["clear"] == "False"
     if len(values) > 1:
         low, high = independent.interval(values)
-        width = max(values) - min(values)
-        assert number(line["low"]) == pytest.approx(low, abs=0.03 * width + 1e-6)
-        assert number(line["high"]) == pytest.approx(high, abs=0.03 * width + 1e-6)
+        assert number(line["low"]) == pytest.approx(low, abs=2e-6)
+        assert number(line["high"]) == pytest.approx(high, abs=2e-6)
 
 
 @pytest.mark.parametrize("levels", [0, 2])
@@ -145,13 +147,26 @@ def test_equal_differences_have_a_degenerate_interval(tmp_path, lines):
     write(tmp_path, {"erm": specs, "erm + gga": others})
     line = lines(tmp_path)["shapes", "training_domain_validation", "erm + gga", "Avg"]
     assert [number(line[k]) for k in ("difference", "low", "high")] == [0.0, 0.0, 0.0]
-    assert [line[name] for name in ("pairs", "better", "equal", "worse")] == ["4", "0", "4", "0"]
+    assert [line[name] for name in ("pairs", "p", "clear")] == ["4", "", "False"]
 
 
 def test_one_pair_has_no_interval(tmp_path, lines):
     write(tmp_path, {"erm": [Spec()], "erm + gga": [Spec(annealing="gga")]})
     line = lines(tmp_path)["shapes", "training_domain_validation", "erm + gga", "Avg"]
-    assert (line["pairs"], line["low"], line["high"], line["sd"]) == ("1", "", "", "")
+    assert [line[name] for name in ("pairs", "low", "high", "se", "sd")] == ["1", *[""] * 4]
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2, 3)])
+def test_domainbeds_errors_on_request(tmp_path, lines, seeds):
+    rows = methods(seeds=seeds)
+    write(tmp_path, rows)
+    found = lines(tmp_path, "--error", "domainbed")
+    accuracies = independent.accuracies("training_domain_validation", rows["coral"])
+    values = independent.averages(accuracies, DOMAINS)
+    line = found["shapes", "training_domain_validation", "coral", "Avg"]
+    _, error, deviation = independent.cell(values, domainbed=True)
+    assert number(line["se"]) == pytest.approx(error, abs=2e-6)
+    assert number(line["sd"]) == pytest.approx(deviation, abs=2e-6)
 
 
 def test_an_interval_does_not_depend_on_other_rows(tmp_path, lines):

@@ -21,6 +21,7 @@ from gga_lightning.algorithms.mixup import Mixup
 from gga_lightning.algorithms.mldg import MLDG
 from gga_lightning.algorithms.mmd import MMD
 from gga_lightning.algorithms.mtl import MTL
+from gga_lightning.algorithms.prediction import Prediction
 from gga_lightning.algorithms.rsc import RSC
 from gga_lightning.algorithms.sagm import SAGM
 from gga_lightning.algorithms.sagnet import SagNet
@@ -54,6 +55,7 @@ __all__ = [
     "JacobianDescent",
     "MixStyle",
     "Mixup",
+    "Prediction",
     "SagNet",
     "SelfReg",
     "SpectralDecoupling",

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from gga_lightning.algorithms.prediction import Prediction, predict
+
 __all__ = [
     "Batch",
     "DomainBatch",
@@ -73,6 +75,12 @@ class DomainGeneralizer(LightningModule):
     Attributes:
         featurizer: From inputs to features.
         classifier: From features to one logit a class, a linear layer.
+        classes: The classes' names, for predictions; ``"0"``, ``"1"`` and so on until they are
+            set, as :func:`gga_lightning.experiments.evaluate.load_model` does.
+        domains: The names of the domains of its data, if known.
+        input_shape: Shape of one input, if known.
+        preprocess: Makes an input of an image (a path, bytes, a PIL image, a uint8 tensor); None
+            if the model is not for images in files.
     """
 
     def __init__(
@@ -104,6 +112,10 @@ class DomainGeneralizer(LightningModule):
         self.classifier = nn.Linear(features, num_classes)
         self.num_classes = num_classes
         self.make_optimizer = optimizer
+        self.classes = [str(number) for number in range(num_classes)]
+        self.domains: list[str] = []
+        self.input_shape: tuple[int, ...] | None = None
+        self.preprocess: Callable[[Any], Tensor] | None = None
 
     @classmethod
     def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -138,6 +150,43 @@ class DomainGeneralizer(LightningModule):
             Shape ``(N, num_classes)``.
         """
         return self.classifier(self.featurizer(inputs))
+
+    def predict(self, images: Any, *, batch_size: int = 64) -> Prediction | list[Prediction]:
+        """Predicts the class of one image, or of each image of a collection.
+
+        The model predicts in evaluation mode, without gradients, on its own device. The modes of
+        all its modules are the same afterwards. Of a collection, only one batch of images is in
+        memory at a time.
+
+        Args:
+            images: One image: a file's path, a file's content as bytes, a PIL image of any mode,
+                or a uint8 tensor of shape ``(3, H, W)``. A tensor of floats is taken as an input
+                of the model that is ready, and is the only kind that a model without
+                ``preprocess`` takes. A collection: a folder, which stands for all images in it
+                and below, in the order of their paths; a tensor with one dimension more than an
+                image; or any iterable of images and collections, also a generator.
+            batch_size: How many images go through the model at a time; at least 1. ARM and MTL
+                predict from all images of a batch, which should be of one domain.
+
+        Returns:
+            A :class:`Prediction` for an image, a list of them for a collection.
+
+        Raises:
+            ValueError: If ``batch_size`` is less than 1, an image is of another kind or cannot be
+                decoded, a folder has no images, or the model's outputs are not finite.
+            OSError: If a file cannot be read.
+
+        Example:
+            >>> from gga_lightning.algorithms import ERM
+            >>> from gga_lightning.backbones import MLP
+            >>> model = ERM(MLP((4,)), num_classes=2)
+            >>> model.classes = ["cat", "dog"]
+            >>> list(model.predict(torch.ones(4)).probabilities)
+            ['cat', 'dog']
+            >>> len(model.predict(torch.ones(4) for _ in range(100)))
+            100
+        """
+        return predict(self, images, batch_size)
 
     def domain_loss(self, domain_batch: DomainBatch) -> Tensor:
         """Computes a domain's risk, what the gradient callbacks compare between domains.
@@ -231,7 +280,7 @@ class _PassMetrics:
         self._metrics = {
             name: (
                 MulticlassAccuracy(module.num_classes, average="micro").to(module.device),
-                MeanMetric().to(module.device),
+                MeanMetric(nan_strategy="disable").to(module.device),
             )
             for name in _names(stage, dataloaders)
         }

@@ -100,6 +100,13 @@ class DomainGradientCallback(Callback):
         inside = step >= self.start_step and (self.end_step is None or step < self.end_step)
         return inside and (step - self.start_step) % self.every_n_steps == 0
 
+    def _steps_left(self, trainer: Trainer, step: int) -> int | None:
+        """How many steps of the window are left, a step of it included; None if unknown."""
+        if self._has_own_schedule() or self.end_step is None:
+            return None
+        end = min(self.end_step, _planned_steps(trainer))
+        return max(1, len(range(step, int(end), self.every_n_steps)))
+
     def _has_own_schedule(self) -> bool:
         """Whether a subclass of the user's decides at which steps something is done."""
         return False

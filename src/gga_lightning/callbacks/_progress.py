@@ -1,14 +1,15 @@
-"""Live progress inside a searched step, which can take minutes, on whatever bar there is."""
+"""Live progress of a search, whose window can take hours, on whatever bar there is."""
 
 import contextlib
 import time
 from collections.abc import Generator
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_info
 
 from gga_lightning.alignment import Score
+from gga_lightning.callbacks._base import say
 
 __all__ = ["SearchProgress"]
 
@@ -17,50 +18,56 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class SearchProgress:
-    """Shows how far a step's search is, in the trainer's progress bar.
+    """Shows how far the search is and how long its window will still take.
 
-    Lightning's rich bar gets a line of its own; its tqdm bar shows it in its description. Where
-    there is neither, a step that takes long logs a line every half minute.
+    Lightning's rich bar, and any other that has a rich ``progress``, gets a line of its own for
+    the whole window; Lightning's tqdm bar shows the step in its description. Where there is
+    neither, or the output is not a terminal, a line is printed after half a minute, and then ever
+    more rarely: whenever the window has taken half as long again.
     """
 
     def __init__(self) -> None:
+        self._trainer: Any = None
         self._rich: Any = None
         self._task: Any = None
         self._tqdm: Any = None
         self._label = ""
-        self._total = 0
-        self._period = _SECONDS_BETWEEN_LINES
+        self._candidates = 0  # of a step
+        self._steps: int | None = None  # of the window; None if unknown
+        self._done = 0  # steps of it
+        self._began: float | None = None  # the window, in this process
         self._shown = 0.0
+        self._period = _SECONDS_BETWEEN_LINES
 
     @contextlib.contextmanager
-    def step(self, trainer: Trainer, step: int, total: int) -> Generator[None, None, None]:
+    def step(
+        self, trainer: Trainer, step: int, candidates: int, steps_left: int | None
+    ) -> Generator[None, None, None]:
         """Shows the search of one step while its body runs.
 
         Args:
             trainer: The trainer, whose bar is used.
             step: The step searched.
-            total: How many candidates it has.
+            candidates: How many candidates a step has.
+            steps_left: How many steps of the window are searched from this one on, which counts;
+                None if that is unknown.
 
         Yields:
             Nothing; call :meth:`update` in the body.
         """
-        self._label, self._total, self._shown = f"GGA step {step}", total, time.monotonic()
-        bar = trainer.progress_bar_callback
-        enabled = trainer.is_global_zero and getattr(bar, "is_enabled", False)
-        rich = getattr(bar, "progress", None) if enabled else None
-        self._tqdm = _tqdm_of(bar) if enabled and rich is None else None
-        shown = rich is not None or self._tqdm is not None
-        self._period = _SECONDS_BETWEEN_UPDATES if shown else _SECONDS_BETWEEN_LINES
-        if rich is not None and rich is self._rich:
-            rich.reset(self._task, description=self._label, total=total, visible=False)
-        elif rich is not None:
-            self._task = rich.add_task(self._label, total=total, visible=False)
-        self._rich = rich
+        if self._began is None or steps_left is None:
+            self._began, self._done = time.monotonic(), 0
+            self._shown, self._period = self._began, _SECONDS_BETWEEN_LINES
+        self._trainer, self._label, self._candidates = trainer, f"GGA step {step}", candidates
+        self._steps = None if steps_left is None else self._done + steps_left
+        self._find_bar()
         description = self._tqdm.desc if self._tqdm is not None else ""
         try:
             yield
         finally:
-            if self._rich is not None:
+            self._trainer = None  # not to be kept, or copied, with the callback
+            self._done += 1
+            if self._rich is not None and self._done >= (self._steps or 1):
                 self._rich.update(self._task, visible=False)
             if self._tqdm is not None:
                 self._tqdm.set_description_str(description)
@@ -76,16 +83,54 @@ class SearchProgress:
         if now - self._shown < self._period:
             return
         self._shown = now
-        done = index + 1
+        tried = index + 1
+        left = self._time_left(now, tried)
         if self._rich is not None:
-            self._rich.update(self._task, completed=done, visible=True, refresh=True)
+            done = (self._done * self._candidates if self._steps else 0) + tried
+            self._rich.update(self._task, completed=done, left=left, visible=True, refresh=True)
         elif self._tqdm is not None:
-            self._tqdm.set_description_str(f"{self._label}, candidate {done}/{self._total}: ")
+            text = f"{self._label}, candidate {tried}/{self._candidates}, {left} left: "
+            self._tqdm.set_description_str(text)
         else:
-            rank_zero_info(
-                f"{self._label}: {done} of {self._total} candidates, "
-                f"min cosine {best.min_cosine:+.4f} so far"
+            self._period = max(_SECONDS_BETWEEN_LINES, self._elapsed(now) / 2)
+            window = "" if self._steps is None else " of the window"
+            say(
+                self._trainer,
+                f"{self._label}: {tried} of {self._candidates} candidates, min cosine "
+                f"{best.min_cosine:+.4f} so far, {left}{window} left",
             )
+
+    def close(self) -> None:
+        """Removes the line of a window that training has ended, and begins anew."""
+        if self._rich is not None:
+            self._rich.update(self._task, visible=False)
+        self.__init__()
+
+    def _find_bar(self) -> None:
+        """Looks for a bar, which a new stage of the trainer may have replaced."""
+        bar = self._trainer.progress_bar_callback
+        enabled = self._trainer.is_global_zero and getattr(bar, "is_enabled", False)
+        rich = getattr(bar, "progress", None) if enabled else None
+        self._tqdm = _tqdm_of(bar) if enabled and rich is None else None
+        if rich is not None and not (rich.console.is_terminal or rich.console.is_jupyter):
+            rich = None  # it draws nothing
+        shown = rich is not None or self._tqdm is not None
+        self._period = _SECONDS_BETWEEN_UPDATES if shown else self._period
+        total = self._candidates * (self._steps or 1)
+        if rich is not None and rich is self._rich:
+            rich.update(self._task, description=self._label, total=total)
+        elif rich is not None:
+            self._task = rich.add_task(self._label, total=total, visible=False)
+        self._rich = rich
+
+    def _elapsed(self, now: float) -> float:
+        return 0.0 if self._began is None else now - self._began
+
+    def _time_left(self, now: float, tried: int) -> str:
+        """How long the window will still take, or the step, if more is unknown."""
+        done = self._done + tried / self._candidates
+        seconds = self._elapsed(now) / done * ((self._steps or 1) - done)
+        return str(timedelta(seconds=round(max(seconds, 0.0))))
 
 
 def _tqdm_of(bar: Any) -> Any:

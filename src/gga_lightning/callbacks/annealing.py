@@ -214,7 +214,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when training ends: sums up the window, if that was not done before."""
         super().on_train_end(trainer, pl_module)
-        self._progress = SearchProgress()
+        self._progress.close()
 
     def _acts_at(self, step: int) -> bool:
         return self.should_search(step)
@@ -293,7 +293,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
 
     def _search(self, start: StepStart, probe: Probe, params: list[nn.Parameter]) -> SearchResult:
         """Searches, and moves the parameters to where the domains agree best."""
-        with self._progress.step(start.trainer, start.step, self.num_candidates):
+        left = self._steps_left(start.trainer, start.step)
+        with self._progress.step(start.trainer, start.step, self.num_candidates, left):
             return annealing_search(
                 params,
                 probe,

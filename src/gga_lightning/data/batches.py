@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -154,23 +154,32 @@ class TrainBatches(Dataset[dict[str, Any]]):
 
 
 class Transformed(Dataset[Any]):
-    """Samples with their inputs transformed."""
+    """Samples with their inputs transformed, and their classes numbered in another way."""
 
-    def __init__(self, part: Dataset[Any], transform: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self,
+        part: Dataset[Any],
+        transform: Callable[[Any], Any] | None,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
         """Sets samples and transform.
 
         Args:
-            part: Samples, each a tuple that begins with the input.
+            part: Samples, each a tuple that begins with input and target.
             transform: Of an input; None for none.
+            numbers: The new number of each class; None for the old ones.
         """
         self._part = part
+        self._numbers = numbers
         self._transform = transform
 
     def __getitem__(self, index: int) -> Any:
-        if self._transform is None:
+        if self._transform is None and self._numbers is None:
             return self._part[index]
-        inputs, *rest = self._part[index]
-        return self._transform(inputs), *rest
+        inputs, target, *rest = self._part[index]
+        inputs = inputs if self._transform is None else self._transform(inputs)
+        target = target if self._numbers is None else self._numbers[int(target)]
+        return inputs, target, *rest
 
     def __len__(self) -> int:
         return len(cast(Sized, self._part))

@@ -8,24 +8,20 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from gga_lightning.data.decoding import decode
+from gga_lightning.data.decoding import decode, image_size
+from gga_lightning.data.locks import alone
 from gga_lightning.data.threads import in_chunks
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: two processes then build one each, and the last one stays
-    fcntl = None
 
 __all__ = ["DecodedCache", "estimate"]
 
@@ -78,6 +74,7 @@ class DecodedCache:
         *,
         progress: bool = True,
         max_side: int | None = None,
+        domainbed: bool = False,
     ) -> "DecodedCache":
         """Opens the cache of these files, having made it where it is missing or out of date.
 
@@ -90,6 +87,7 @@ class DecodedCache:
             max_side: Pixels that the shorter side of a stored image has at most, for large
                 photographs; larger ones are resized, the aspect ratio kept. If None, all are
                 stored as they are.
+            domainbed: As in :func:`gga_lightning.data.decoding.decode`.
 
         Returns:
             The cache, open.
@@ -102,14 +100,21 @@ class DecodedCache:
         if max_side is not None and max_side < 1:
             raise ValueError(f"`max_side` must be at least 1 or None, got {max_side}.")
         file, names = Path(file), [os.fspath(path) for path in paths]
-        identity = _identity(names, max_side)
+        identity = _identity(names, max_side, domainbed)
         if (cache := cls._current(file, identity)) is not None:
             return cache
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(file):
+
+        def waits() -> None:
+            if progress:
+                print(f"Waiting for another process that builds {file}.", file=sys.stderr)
+
+        with alone(Path(f"{file}.lock"), waits) as held:
+            if held:
+                _delete_unfinished(file)
             cache = cls._current(file, identity)  # another process may just have made it
             if cache is None:
-                _make(names, file, identity, max_side, progress)
+                _make(names, file, identity, max_side, domainbed, progress)
                 cache = cls(file)
         return cache
 
@@ -157,12 +162,15 @@ class DecodedCache:
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
-def estimate(paths: Iterable[PathLike], *, max_side: int | None = None) -> int:
+def estimate(
+    paths: Iterable[PathLike], *, max_side: int | None = None, domainbed: bool = False
+) -> int:
     """Tells how large a cache of these files would be, from their headers alone.
 
     Args:
         paths: The image files.
         max_side: As in :meth:`DecodedCache.build`.
+        domainbed: As in :meth:`DecodedCache.build`.
 
     Returns:
         The cache file's size in bytes.
@@ -171,7 +179,8 @@ def estimate(paths: Iterable[PathLike], *, max_side: int | None = None) -> int:
         ValueError: If a file is not an image; it is named.
         OSError: If a file cannot be read.
     """
-    return _size(_header_shapes([os.fspath(path) for path in paths], max_side, progress=False))
+    names = [os.fspath(path) for path in paths]
+    return _size(_header_shapes(names, max_side, domainbed, progress=False))
 
 
 # The file: 32 bytes of magic, 32 of identity, 8 of count, the shapes (count rows of height and
@@ -212,13 +221,13 @@ def _read_head(file: Path) -> tuple[bytes, _Shapes]:
 # Building
 
 
-def _identity(paths: Sequence[str], max_side: int | None) -> bytes:
+def _identity(paths: Sequence[str], max_side: int | None, domainbed: bool) -> bytes:
     """A digest of the list and of the state of its files, wherever their folder lies."""
     if not paths:
         raise ValueError("`paths` must name at least one image file, got none.")
     absolute = [os.path.abspath(path) for path in paths]
     folder = os.path.commonpath({os.path.dirname(path) for path in absolute})
-    digest = hashlib.sha256(repr(max_side).encode())
+    digest = hashlib.sha256(repr((max_side, domainbed)).encode())
     for path in absolute:
         state = os.stat(path)
         name = path[len(folder) :]
@@ -226,33 +235,21 @@ def _identity(paths: Sequence[str], max_side: int | None) -> bytes:
     return digest.digest()
 
 
-@contextlib.contextmanager
-def _alone(file: Path) -> Generator[None]:
-    """Holds the lock of a cache file; the system lets go of it when the process ends, killed too.
-
-    What lies unfinished beside the file is then nobody's, and is deleted.
-    """
-    with open(f"{file}.lock", "w") as lock:
-        if _locked(lock.fileno()):
-            for unfinished in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
-                unfinished.unlink()
-        yield
-
-
-def _locked(handle: int) -> bool:
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:  # a network disk without locks
-        return False
-    return True
+def _delete_unfinished(file: Path) -> None:
+    """Deletes what killed processes left beside a cache file that is locked."""
+    for unfinished in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
+        unfinished.unlink()
 
 
 def _make(
-    paths: Sequence[str], file: Path, identity: bytes, max_side: int | None, progress: bool
+    paths: Sequence[str],
+    file: Path,
+    identity: bytes,
+    max_side: int | None,
+    domainbed: bool,
+    progress: bool,
 ) -> None:
-    shapes = _header_shapes(paths, max_side, progress)
+    shapes = _header_shapes(paths, max_side, domainbed, progress)
     needed, free = _size(shapes), shutil.disk_usage(file.parent).free
     size = f"{needed:,} bytes ({needed / 2**30:.1f} GiB)"
     if needed > free:
@@ -265,7 +262,8 @@ def _make(
         with open(part, "xb") as opened:
             if progress:
                 print(f"Decoding {len(paths)} images into {file}, {size}.", file=sys.stderr)
-            in_chunks(_filler(part, paths, shapes, max_side), len(paths), "Decoding", progress)
+            fill = _filler(part, paths, shapes, max_side, domainbed)
+            in_chunks(fill, len(paths), "Decoding", progress)
             opened.write(_head(identity, shapes))  # the last to be written: what has it is whole
             opened.flush()
             os.fsync(opened.fileno())
@@ -277,20 +275,21 @@ def _make(
 
 
 def _filler(
-    part: str, paths: Sequence[str], shapes: _Shapes, max_side: int | None
+    part: str, paths: Sequence[str], shapes: _Shapes, max_side: int | None, domainbed: bool
 ) -> Callable[[range], None]:
     """What decodes some of the images, each to its own place in the file."""
     starts = _starts(shapes)
+    read = partial(decode, domainbed=True) if domainbed else decode
 
     def fill(chunk: range) -> None:
         with open(part, "r+b") as opened:  # each thread its own, with a position of its own
             for index in chunk:
                 height, width = shapes[index].tolist()
-                image = decode(paths[index])
+                image = read(paths[index])
                 if max_side is None and image.shape[1:] != (height, width):
                     raise ValueError(
                         f"The file {paths[index]!r} is {height} x {width} by its header and "
-                        f"{image.shape[1]} x {image.shape[2]} decoded. Delete it or fetch it anew."
+                        f"{image.shape[1]} x {image.shape[2]} decoded. Delete it or fetch it again."
                     )
                 opened.seek(int(starts[index]))
                 opened.write(_resized(image, height, width).numpy().data)
@@ -317,24 +316,16 @@ def _publish(part: str, file: Path) -> None:
             os.close(folder)
 
 
-def _header_shapes(paths: Sequence[str], max_side: int | None, progress: bool) -> _Shapes:
+def _header_shapes(
+    paths: Sequence[str], max_side: int | None, domainbed: bool, progress: bool
+) -> _Shapes:
     shapes = np.empty((len(paths), 2), "<i4")
 
     def read(chunk: range) -> None:
         for index in chunk:
-            shapes[index] = _header_shape(paths[index], max_side)
+            size = image_size(paths[index], domainbed=domainbed)
+            scale = 1.0 if max_side is None else min(1.0, max_side / min(size))
+            shapes[index] = [round(scale * side) for side in size]
 
     in_chunks(read, len(paths), "Reading sizes", progress)
     return shapes
-
-
-def _header_shape(path: str, max_side: int | None) -> list[int]:
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(
-            f"The file {path!r} is not an image. Delete it or fetch it anew."
-        ) from error
-    scale = 1.0 if max_side is None else min(1.0, max_side / min(height, width))
-    return [round(scale * side) for side in (height, width)]

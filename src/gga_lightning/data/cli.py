@@ -1,15 +1,18 @@
 """``gga-data``: lists, downloads and checks the benchmark data sets."""
 
-import argparse
+import importlib.metadata
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from gga_lightning.data.benchmarks.benchmark import BenchmarkFolders, Survey, survey_folders
+from gga_lightning.data.benchmarks.benchmark import BenchmarkFolders, Survey, survey_files
 from gga_lightning.data.benchmarks.domain_net import DomainNet
 from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
 from gga_lightning.data.benchmarks.office_home import OfficeHome
@@ -18,7 +21,9 @@ from gga_lightning.data.benchmarks.terra_incognita import TerraIncognita
 from gga_lightning.data.benchmarks.vlcs import VLCS
 from gga_lightning.data.download.archive import format_bytes
 from gga_lightning.data.download.download import download
-from gga_lightning.data.listing import unreadable
+from gga_lightning.data.duplicates import find_duplicates
+from gga_lightning.data.listing import examine, list_folders
+from gga_lightning.data.table import list_table
 
 __all__ = ["main"]
 
@@ -33,8 +38,16 @@ DATASETS: tuple[Kind, ...] = (
     RotatedMNIST,
     ColoredMNIST,
 )
-OWN = "folders"  # what a user's own images are called, as in data=folders
-_SHOWN = 20  # faults named
+OWN = ("folders", "table")  # what a user's own images are called, as in data=folders
+_ROOT = "the folder that holds all data sets, as data.root of gga-train"
+_SHOWN = 20  # faults named, and groups of duplicates
+_PARTS = "the training and the validation part of split seed {seed}"
+_DUPLICATES = {
+    "domains": "in several domains, so that a held-out domain is trained on",
+    "classes": "in several classes of a domain, so that their labels contradict each other",
+    "parts": f"within a domain and class, in both {_PARTS}",
+    "part": f"within a domain and class, but not in both {_PARTS}",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,48 +59,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, 0 if all that was asked for was done.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "check":
+        lacking = "file" if options.name == "table" else "root"
+        if getattr(options, lacking) is None:
+            parser.error(f"check {options.name} needs --{lacking}")
+        if options.file is not None and options.name != "table":
+            parser.error("--file goes with check table only")
     output = Console()
     try:
         if options.command == "list":
             return _list(output)
-        if options.name == OWN:
-            return _check_own(options.root, output)
+        if options.name in OWN:
+            return _check_own(options, output)
         dataset = {kind.facts.key: kind for kind in DATASETS}[options.name]
-        return (_download if options.command == "download" else _check)(
-            dataset, options.root, output
-        )
+        if options.command == "download":
+            return _download(dataset, options.root, output)
+        return _check(dataset, options, output)
     except (ValueError, OSError) as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         print(f"gga-data: {kind}{error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("gga-data: stopped; the same command goes on from here", file=sys.stderr)
+        print("gga-data: stopped; run the same command again to resume", file=sys.stderr)
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gga-data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what there is: domains, classes, images, size, licence")
-    for command, text in (
-        ("download", "download and unpack a data set; goes on where an earlier run broke off"),
-        ("check", "count a data set's images and open each of them"),
-    ):
-        added = commands.add_parser(command, help=text, description=text)
-        own = [OWN] if command == "check" else []  # nobody's but the user's
-        added.add_argument("name", choices=[kind.facts.key for kind in DATASETS] + own)
-        added.add_argument(
-            "--root", required=True, type=Path, help="the folder of all data sets (data.root)"
-        )
+def _parser() -> ArgumentParser:
+    text = "list, download and check the data sets of domain generalization"
+    examples = "gga-data download pacs --root DATA", "gga-train data=pacs data.root=DATA"
+    parser = ArgumentParser(prog="gga-data", **_described(text, *examples))
+    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    text = "list the data sets: domains, classes, images, size, licence"
+    commands.add_parser("list", help=text, **_described(text, "gga-data list"))
+    text = "download and unpack a data set, or resume a download"
+    example = "gga-data download pacs --root DATA"
+    added = commands.add_parser("download", help=text, **_described(text, example))
+    _add_names(added)
+    added.add_argument("--root", required=True, type=Path, metavar="DIR", help=_ROOT)
+    text = "count the images of a data set, open each of them, and find duplicates"
+    examples = (
+        "gga-data check pacs --root DATA",
+        "gga-data check folders --root IMAGES  # your own, in IMAGES/domain/class",
+        "gga-data check table --file LIST.csv  # your own, listed",
+    )
+    added = commands.add_parser("check", help=text, **_described(text, *examples))
+    _add_names(added, *OWN)
+    table = "; with a table, what its paths are relative to if not its own folder"
+    added.add_argument("--root", type=Path, metavar="DIR", help=_ROOT + table)
+    added.add_argument("--file", type=Path, metavar="FILE", help="the CSV file of a table")
+    added.add_argument(
+        "--split-seed",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="the split that duplicates are looked for in (data.split_seed); default 0",
+    )
     return parser
 
 
+def _described(text: str, *examples: str) -> dict[str, Any]:
+    """A parser's description, and examples whose line breaks are kept."""
+    return {
+        "description": f"{text[0].upper()}{text[1:]}.",
+        "epilog": "\n  ".join(["for example:", *examples]),
+        "formatter_class": RawDescriptionHelpFormatter,
+    }
+
+
+def _add_names(parser: ArgumentParser, *own: str) -> None:
+    names = [*(kind.facts.key for kind in DATASETS), *own]
+    parser.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
+
+
 def _list(output: Console) -> int:
-    table = Table("name", "domains", "classes", "images", "download", "licence", show_lines=True)
-    for column in table.columns[2:5]:
-        column.justify = "right"
-    table.columns[0].no_wrap = True
-    table.columns[1].overflow = table.columns[5].overflow = "fold"
+    table = _plain_table("name", "domains", "classes", "images", "download")
+    licences = _plain_table("name", "licence")
+    for column in table.columns[2:]:
+        column.justify, column.no_wrap = "right", True
     for kind in DATASETS:
         facts = kind.facts
         table.add_row(
@@ -96,10 +147,19 @@ def _list(output: Console) -> int:
             str(facts.num_classes),
             f"{facts.images:,}",
             format_bytes(facts.download_size),
-            facts.licence,
         )
+        licences.add_row(facts.key, facts.licence)
     output.print(table)
+    output.print()
+    output.print(licences)
     return 0
+
+
+def _plain_table(*columns: str) -> Table:
+    """A table without lines, which leaves narrow terminals room for words."""
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = True
+    return table
 
 
 def _download(dataset: Kind, root: Path, output: Console) -> int:
@@ -119,32 +179,53 @@ def _download(dataset: Kind, root: Path, output: Console) -> int:
     return 0
 
 
-def _check(dataset: Kind, root: Path, output: Console) -> int:
-    survey = dataset.survey(root)
-    return _report(dataset.facts.title, survey, output, dataset.facts.domains)
+def _check(dataset: Kind, options: Namespace, output: Console) -> int:
+    survey = dataset.survey(options.root)
+    return _report(dataset.facts.title, survey, options, output, dataset.facts.domains)
 
 
-def _check_own(root: Path, output: Console) -> int:
-    survey = survey_folders(root.expanduser())
-    if not survey.paths:
+def _check_own(options: Namespace, output: Console) -> int:
+    if options.name == "table":
+        survey = survey_files(*list_table(options.file, options.root))
+        return _report(str(options.file), survey, options, output)
+    survey = survey_files(*list_folders(options.root.expanduser()))
+    if not survey.files:
         survey.faults.append("There are no images in domain/class/ folders.")
-    return _report(str(root), survey, output, {})
+    return _report(str(options.root), survey, options, output)
 
 
-def _report(title: str, survey: Survey, output: Console, expected: Mapping[str, int]) -> int:
-    survey.faults += _unreadable(survey.paths, output)
-    output.print(_counts(title, survey, expected))
-    if survey.faults:
-        _show_faults(survey.faults, output)
+def _report(
+    title: str,
+    survey: Survey,
+    options: Namespace,
+    output: Console,
+    expected: Mapping[str, int] | None = None,
+) -> int:
+    """Prints what was found in a data set; one of the user's own if nothing is expected of it."""
+    own = expected is None
+    digests: list[bytes | None] = []
+    paths = [path for pairs in survey.files.values() for path, _ in pairs]
+    found = examine(paths, domainbed=not own)
+    for digest, problem in track(found, "reading", len(paths), console=output, transient=True):
+        digests.append(None if own and problem else digest)
+        if problem is not None:
+            survey.faults.append(problem)
+    output.print(_counts(title, survey, expected or {}))
+    _show_faults(survey.faults, output)
+    duplicates = find_duplicates(survey.files, digests, split_seed=options.split_seed)
+    harmful = False
+    for kind, groups in duplicates.items():
+        if groups:
+            wrong = own and kind != "part"
+            harmful = harmful or wrong
+            count = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+            text = _DUPLICATES[kind].format(seed=options.split_seed)
+            _say(output, f"{'' if wrong else 'Note: '}{count} of identical images {text}:")
+            _show_faults([", ".join(group) for group in groups], output)
+    if survey.faults or harmful:
         return 1
-    _say(output, f"{title} is as it should be.")
+    _say(output, f"{title}: {sum(survey.totals.values()):,} images, no problems found.")
     return 0
-
-
-def _unreadable(paths: list[Path], output: Console) -> list[str]:
-    found = unreadable([str(path) for path in paths])
-    shown = track(found, "reading", len(paths), console=output, transient=True)
-    return [text for text in shown if text is not None]
 
 
 def _counts(title: str, survey: Survey, expected: Mapping[str, int]) -> Table:
@@ -169,6 +250,7 @@ def _show_faults(faults: list[str], output: Console) -> None:
 
 
 def _say(output: Console, text: str) -> None:
+    text = text.encode(errors="backslashreplace").decode()  # names of files that are not UTF-8
     output.print(text, soft_wrap=True, markup=False, highlight=False)
 
 

@@ -47,6 +47,7 @@ class Digits:
         name: ``"digits-"`` and the shift.
         domains: Domain name to its images and integer targets. The last domain is the one to hold
             out by default.
+        classes: ``"0"`` to ``"9"``; ``"0 to 4"`` and ``"5 to 9"`` for ``colour``.
         num_classes: 10, or 2 for ``colour``.
         input_shape: ``(1, 8, 8)``; ``(2, 8, 8)`` for ``colour``; ``(94,)`` for ``shortcut``.
     """
@@ -77,7 +78,9 @@ class Digits:
         }
         inputs = next(iter(self.domains.values())).tensors[0]
         self.input_shape = tuple(inputs.shape[1:])
-        self.num_classes = 2 if shift == "colour" else 10
+        digits = [str(digit) for digit in range(10)]
+        self.classes = ["0 to 4", "5 to 9"] if shift == "colour" else digits
+        self.num_classes = len(self.classes)
 
 
 def _rotation(degrees: int) -> Shift:

@@ -1,11 +1,11 @@
 """Anybody's images: folders of domains of classes, or a list of files."""
 
-import csv
+import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from gga_lightning.data.cache import DecodedCache
 from gga_lightning.data.decoding import decode
-from gga_lightning.data.listing import list_folders, unreadable
+from gga_lightning.data.listing import Listed, examine, list_folders
+from gga_lightning.data.names import file_name
+from gga_lightning.data.table import list_table
 from gga_lightning.data.transforms import (
     ColourTransform,
     CropTransform,
@@ -35,16 +37,20 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
         targets: Each image's class.
     """
 
-    def __init__(self, paths: Sequence[str], targets: Sequence[int]) -> None:
+    def __init__(
+        self, paths: Sequence[str], targets: Sequence[int], *, domainbed: bool = False
+    ) -> None:
         """Takes note of the files.
 
         Args:
             paths: The files.
             targets: Their classes' indices.
+            domainbed: As in :func:`gga_lightning.data.decoding.decode`.
         """
         # as one array, which worker processes share, and not as objects, which each would copy
         self._paths = np.array([os.fsencode(path) for path in paths])
         self.targets = np.array(targets, dtype=np.int64)
+        self._domainbed = domainbed
         self._cache: DecodedCache | None = None
 
     def __len__(self) -> int:
@@ -59,8 +65,15 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
 
         Returns:
             The image, uint8, shape ``(3, height, width)``, and its class.
+
+        Raises:
+            ValueError: If the file cannot be decoded; see
+                :func:`gga_lightning.data.decoding.decode`.
         """
-        image = decode(self.path(index)) if self._cache is None else self._cache[index]
+        if self._cache is not None:
+            image = self._cache[index]
+        else:
+            image = decode(self.path(index), domainbed=self._domainbed)
         return image, int(self.targets[index])
 
     def path(self, index: int) -> Path:
@@ -94,12 +107,14 @@ class _Images:
     name: str
     domains: Mapping[str, DomainImages]
     classes: list[str]
+    domainbed: ClassVar[bool] = False  # whether files are read as DomainBed reads them
 
     def __init__(
         self,
-        listed: Mapping[str, Iterable[tuple[str, str]]],
+        listed: Listed,
         problems: list[str],
         *,
+        source: str | Path,
         name: str,
         image_size: int = 224,
         faulty: Faulty = "stop",
@@ -117,15 +132,19 @@ class _Images:
                 "`device_colours` needs `as_uint8=True` and `augment=True`, "
                 f"got {as_uint8} and {augment}."
             )
-        files = {domain: list(pairs) for domain, pairs in listed.items()}
+        files = listed
         if faulty == "leave_out":
-            files = _leave_out_unreadable(files, problems)
-        _report(problems, faulty)
+            files = _leave_out_unreadable(files, problems, self.domainbed)
+        _report(source, problems, faulty)
         self.name = name
         self.classes = sorted({label for pairs in files.values() for _, label in pairs})
         places = {label: place for place, label in enumerate(self.classes)}
         self.domains = {
-            domain: DomainImages([p for p, _ in pairs], [places[label] for _, label in pairs])
+            domain: DomainImages(
+                [path for path, _ in pairs],
+                [places[label] for _, label in pairs],
+                domainbed=self.domainbed,
+            )
             for domain, pairs in files.items()
         }
         self.num_classes = len(self.classes)
@@ -139,20 +158,23 @@ class _Images:
         self.eval_transform = _Then(evaluation, last)
         if cache is not None:
             for domain, images in self.domains.items():
-                file = Path(cache) / f"{name}-{domain}.images".replace(os.sep, "-")
-                images.use_cache(DecodedCache.build(images.paths, file))
+                file = Path(cache).expanduser() / _cache_name(source, name, domain)
+                images.use_cache(DecodedCache.build(images.paths, file, domainbed=self.domainbed))
 
 
 class ImageFolders(_Images):
     """Images in folders, ``root/domain/class/image``, such as the field's benchmarks.
 
     Classes are the union over the domains, in alphabetical order: a domain that lacks some keeps
-    the others' indices. Within a domain the order is that of class and path, as in the reference
-    suite, so that splits are its splits.
+    the others' indices. Within a domain the order is that of class and path, as in DomainBed, so
+    that splits are its splits. Names of classes and domains are plain
+    (:func:`gga_lightning.data.names.plain_name`): folders whose names differ only in spaces or in
+    their Unicode form are one class.
 
-    What does not belong (hidden folders, folders without images, files that are no images) is
-    reported by name; with ``faulty="leave_out"`` all images are opened once, and those that
-    cannot be read are left out too.
+    What does not belong (hidden folders, folders without images, files that are no images, links
+    to folders above, classes that differ only in upper and lower case) is reported by name. With
+    ``faulty="leave_out"`` all images are opened once, and those that cannot be read or are
+    damaged are left out too. Orientations in EXIF data are applied.
 
     Attributes:
         name: What the data are called in results.
@@ -181,7 +203,7 @@ class ImageFolders(_Images):
 
         Args:
             root: The folder of the domains' folders.
-            domains: The domains' folders, in order; all of them, sorted, if None.
+            domains: The domains' names, in order; all of them, sorted, if None.
             name: What the data are called; the root's name if None.
             image_size: Height and width of an input.
             faulty: What to do where something does not belong or cannot be read: ``"stop"`` with
@@ -202,13 +224,15 @@ class ImageFolders(_Images):
         listed, problems = list_folders(root, domains)
         empty = [domain for domain, pairs in listed.items() if not pairs]
         if empty or not listed:
+            reasons = "".join(f"; {problem}" for problem in problems[:3])
             raise ValueError(
                 f"`root` must hold domain{os.sep}class{os.sep}image, got no images in "
-                f"{', '.join(map(repr, empty)) or repr(str(root))}."
+                f"{', '.join(map(repr, empty)) or repr(str(root))}{reasons}."
             )
         super().__init__(
             listed,
             problems,
+            source=root,
             name=root.name if name is None else name,
             image_size=image_size,
             faulty=faulty,
@@ -223,7 +247,8 @@ class ImageTable(_Images):
     """Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
 
     Domains come in the order in which the file first names them, classes in alphabetical order,
-    images in the file's order. Attributes as in :class:`ImageFolders`.
+    images in the file's order. Attributes and the reading of files and names as in
+    :class:`ImageFolders`.
     """
 
     def __init__(
@@ -237,37 +262,27 @@ class ImageTable(_Images):
         """Reads the list.
 
         Args:
-            file: The CSV file, in UTF-8, with a header.
+            file: The CSV file, with a header; see :func:`gga_lightning.data.table.list_table`.
             root: What paths are relative to; the file's folder if None.
             name: What the data are called; the file's name if None.
-            **settings: Those of :class:`ImageFolders`; ``faulty`` is here about missing files, too.
+            **settings: Those of :class:`ImageFolders`; ``faulty`` is here about rows, too: without
+                a file, label or domain, with the file of an earlier row.
 
         Raises:
-            ValueError: If an argument is out of range, a column or all rows are missing, or with
-                ``faulty="stop"`` a file is missing.
+            ValueError: If an argument is out of range, the file is not such a list or all its
+                rows are wrong, or with ``faulty="stop"`` a row is wrong.
         """
-        file = Path(file).expanduser()
-        if not file.is_file():
-            raise ValueError(f"`file` must be a CSV file, got {str(file)!r}.")
-        base = file.parent if root is None else Path(root).expanduser()
-        problems: list[str] = []
-        listed: dict[str, list[tuple[str, str]]] = {}
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            rows = csv.DictReader(opened)
-            lacking = {"path", "label", "domain"} - set(rows.fieldnames or ())
-            if lacking:
-                raise ValueError(
-                    f"`file` must have the columns path, label and domain, got {rows.fieldnames}."
-                )
-            for row in rows:
-                path = base / row["path"]
-                if path.is_file():
-                    listed.setdefault(row["domain"], []).append((str(path), row["label"]))
-                else:
-                    problems.append(f"{row['path']}: no such file")
-        if not listed:
-            raise ValueError(f"`file` must list at least one existing image, got {str(file)!r}.")
-        super().__init__(listed, problems, name=file.stem if name is None else name, **settings)
+        listed, problems = list_table(file, root)
+        name = Path(file).stem if name is None else name
+        super().__init__(listed, problems, source=file, name=name, **settings)
+
+
+def _cache_name(source: str | Path, name: str, domain: str) -> str:
+    """A file's name that data of the same name in another place do not have."""
+    identity = repr((os.path.abspath(source), name, domain)).encode()
+    spare = 38 * "."  # bytes that the cache appends while it builds the file
+    ending = f"-{hashlib.sha256(identity).hexdigest()[:8]}.images"
+    return file_name(f"{name}-{domain}", ending + spare).removesuffix(spare)
 
 
 class _Then:
@@ -283,25 +298,28 @@ class _Then:
         return image if self.last is None else self.last(image)
 
 
-def _leave_out_unreadable(
-    files: Mapping[str, list[tuple[str, str]]], problems: list[str]
-) -> dict[str, list[tuple[str, str]]]:
-    found: dict[str, list[tuple[str, str]]] = {}
+def _leave_out_unreadable(files: Listed, problems: list[str], domainbed: bool) -> Listed:
+    found: Listed = {}
     for domain, pairs in files.items():
-        reasons = list(unreadable([path for path, _ in pairs]))
-        problems += filter(None, reasons)
-        found[domain] = [p for p, reason in zip(pairs, reasons, strict=True) if reason is None]
+        found[domain] = []
+        examined = examine([path for path, _ in pairs], domainbed=domainbed)
+        for pair, (digest, problem) in zip(pairs, examined, strict=True):
+            if problem is None or (domainbed and digest is not None):
+                found[domain].append(pair)
+            else:
+                problems.append(problem)
     return found
 
 
-def _report(problems: list[str], faulty: Faulty) -> None:
+def _report(source: str | Path, problems: list[str], faulty: Faulty) -> None:
     if not problems:
         return
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     text = "; ".join(problem.rstrip(".") for problem in problems[:_SHOWN]) + more
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     if faulty == "stop":
         raise ValueError(
-            f"{len(problems)} things among the images do not belong there (mend them, or leave "
-            f"them out with `faulty='leave_out'`): {text}."
+            f"{count} in {str(source)!r} (fix what is wrong, or leave it out with "
+            f"`faulty='leave_out'`): {text}."
         )
-    warnings.warn(f"Left out {len(problems)} things among the images: {text}.", stacklevel=4)
+    warnings.warn(f"Left out because of {count} in {str(source)!r}: {text}.", stacklevel=4)

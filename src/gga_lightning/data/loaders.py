@@ -1,6 +1,6 @@
 """What a data set with several domains is, and how its samples come to be evaluated."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from gga_lightning.data.batches import EvaluationSampler, Transformed
 from gga_lightning.data.resume import LazyLoader
-from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_float
+from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, to_float
 
 __all__ = ["DomainDataset", "DomainLoaders"]
 
@@ -21,7 +21,8 @@ class DomainDataset(Protocol):
     It may also have ``train_transform`` and ``eval_transform``, callables on one input, for which
     worker processes do the work; and a true ``as_uint8``: inputs are then integer images, which
     the data module normalizes on the device, as the featurizer's ``normalization`` says, those of
-    training after a ``device_transform``, a callable on a batch of them.
+    training after a ``device_transform``, a callable on a batch of them. ``classes`` are the
+    classes' names, in the order of their targets; without it they are ``"0"``, ``"1"`` and so on.
 
     Attributes:
         name: What it is called in results.
@@ -48,8 +49,12 @@ class DomainLoaders(LightningDataModule):
 
     Attributes:
         name: The data set's name.
+        domains: The names of all domains, in order.
+        classes: The classes' names, in the order of their targets.
         num_classes: How many classes there are.
         input_shape: Shape of one input.
+        class_numbers: The number that evaluation batches have for each class, for a model that
+            numbers them in another way; None for the data set's own.
     """
 
     def __init__(self, dataset: DomainDataset, *, eval_batch_size: int, num_workers: int) -> None:
@@ -61,26 +66,50 @@ class DomainLoaders(LightningDataModule):
             num_workers: Worker processes of a loader.
 
         Raises:
-            ValueError: If ``eval_batch_size`` is less than 1.
+            ValueError: If ``eval_batch_size`` is less than 1, or the data set's ``classes`` are
+                not one name for each class.
         """
         super().__init__()
         if eval_batch_size < 1:
             raise ValueError(f"`eval_batch_size` must be at least 1, got {eval_batch_size}.")
         self.name = dataset.name
+        self.domains = list(dataset.domains)
+        self.classes = _class_names(dataset)
         self.num_classes = dataset.num_classes
         self.input_shape = tuple(dataset.input_shape)
         self._dataset = dataset
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
+        self.class_numbers: Sequence[int] | None = None
         if getattr(dataset, "as_uint8", False):
             # only then, since Lightning lets it replace a hook of the module's own
             self.on_after_batch_transfer = self._to_floats
+
+    def preprocessing(self, featurizer: object) -> dict[str, Any] | None:
+        """Describes how an image file becomes an input in evaluation.
+
+        Args:
+            featurizer: The model's; integer images are normalized as its ``normalization`` says.
+
+        Returns:
+            The settings of :class:`gga_lightning.experiments.preprocess.Preprocess`; None if the
+            data set does not use :class:`~gga_lightning.data.transforms.EvalTransform`.
+        """
+        transform = getattr(self._dataset, "eval_transform", None)
+        resize, last = getattr(transform, "first", transform), getattr(transform, "last", None)
+        as_uint8 = getattr(self._dataset, "as_uint8", False)
+        if not isinstance(resize, EvalTransform) or last is not (None if as_uint8 else to_float):
+            return None
+        found = _normalization(featurizer if as_uint8 else None)
+        mean, std = ([float(value) for value in values] for values in found)
+        domainbed = getattr(self._dataset, "domainbed", False)
+        return {"size": self.input_shape[-1], "mean": mean, "std": std, "domainbed": domainbed}
 
     def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
         # Lightning opens one after the other, so that only one has workers at a time
         kind = "train_transform" if augment else "eval_transform"
         return LazyLoader(
-            Transformed(part, getattr(self._dataset, kind, None)),
+            Transformed(part, getattr(self._dataset, kind, None), self.class_numbers),
             batch_size=self._eval_batch_size,
             sampler=EvaluationSampler(len(part), *self._ranks()),
             num_workers=self._num_workers,
@@ -91,7 +120,7 @@ class DomainLoaders(LightningDataModule):
         """Turns integer images into floats, on the device, as the featurizer wants them."""
         trainer = self.trainer
         featurizer = getattr(trainer and trainer.lightning_module, "featurizer", None)
-        normalization = getattr(featurizer, "normalization", None) or (IMAGENET_MEAN, IMAGENET_STD)
+        normalization = _normalization(featurizer)
         transform = getattr(self._dataset, "device_transform", None)
 
         def finished(images: Tensor) -> Tensor:
@@ -111,3 +140,21 @@ class DomainLoaders(LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def _class_names(dataset: DomainDataset) -> list[str]:
+    """The classes' names; their numbers if the data set has no names."""
+    found: Any = getattr(dataset, "classes", None)
+    found = range(dataset.num_classes) if found is None else found
+    names = list(map(str, found)) if isinstance(found, Iterable) else [repr(found)]
+    if len(names) != dataset.num_classes or len(set(names)) < len(names):
+        raise ValueError(
+            f"`classes` of the data set {dataset.name!r} must be {dataset.num_classes} different "
+            f"names, one for each class, got {names}."
+        )
+    return names
+
+
+def _normalization(featurizer: object) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation that integer images are normalized with."""
+    return getattr(featurizer, "normalization", None) or (IMAGENET_MEAN, IMAGENET_STD)

@@ -1,7 +1,9 @@
 """Splits a data set's domains into parts and loads them, one loader a source domain."""
 
+import re
 from collections.abc import Sequence, Sized
 from functools import partial
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from gga_lightning.data.batches import TrainBatches, TrainSampler, Transformed, seed_hash
 from gga_lightning.data.loaders import DomainDataset, DomainLoaders
+from gga_lightning.data.names import plain_name
 from gga_lightning.data.resume import (
     EpochRestart,
     LazyLoader,
@@ -18,7 +21,9 @@ from gga_lightning.data.resume import (
     training_progress,
 )
 
-__all__ = ["DomainDataModule", "split_indices"]
+__all__ = ["DomainDataModule", "check_seed", "split_indices"]
+
+_SEEDS = 2**32  # how many there are, for NumPy and Lightning
 
 
 class DomainDataModule(DomainLoaders):
@@ -54,8 +59,10 @@ class DomainDataModule(DomainLoaders):
 
     Attributes:
         name: The data set's name.
+        domains: The names of all domains, in order.
         source_domains: Names of the domains trained on.
         test_domains: Names of the domains held out.
+        classes: The classes' names, in the order of their targets.
         num_classes: How many classes there are.
         input_shape: Shape of one input.
     """
@@ -81,11 +88,12 @@ class DomainDataModule(DomainLoaders):
         Args:
             dataset: The domains.
             test_domain: Which domain or domains to hold out, by name or by index in their order,
-                -1 being the last.
+                -1 being the last. Text that is a domain's name is that name, even if it is also
+                an index, such as ``"0"``.
             batch_size: Samples of each source domain in a training batch, on each process.
             holdout_fraction: Share of the smaller part, in (0, 1).
-            seed: Seed of the order of training samples.
-            split_seed: Seed of the splits; the same as ``seed`` if None.
+            seed: Seed of the order of training samples, from 0 to 2^32 - 1.
+            split_seed: Seed of the splits, in the same range; the same as ``seed`` if None.
             steps_per_epoch: Training batches an epoch; if None, as many as the largest source
                 domain has batches, and at least one.
             eval_batch_size: Samples in an evaluation batch.
@@ -98,10 +106,13 @@ class DomainDataModule(DomainLoaders):
                 domains matter to an algorithm at all.
 
         Raises:
-            ValueError: If an argument is out of range, there is no such domain, fewer than one
-                source domain is left, or a source domain is too small to split.
+            ValueError: If an argument is out of range, there is no such domain, a domain is held
+                out twice, no source domain is left, or a domain is too small to split.
         """
         super().__init__(dataset, eval_batch_size=eval_batch_size, num_workers=num_workers)
+        check_seed("seed", seed)
+        if split_seed is not None:
+            check_seed("split_seed", split_seed)
         names = list(dataset.domains)
         self.test_domains = _find(names, test_domain)
         self.source_domains = [name for name in names if name not in self.test_domains]
@@ -235,16 +246,51 @@ def _targets(dataset: Dataset[Any]) -> Any:
     return targets
 
 
+def check_seed(name: str, value: Any) -> None:
+    """Refuses what is not a seed.
+
+    Args:
+        name: The argument's or setting's name, for the message.
+        value: Its value.
+
+    Raises:
+        ValueError: If the value is not an integer from 0 to 2^32 - 1.
+
+    Example:
+        >>> check_seed("seed", 3)
+        >>> check_seed("seed", -1)
+        Traceback (most recent call last):
+        ValueError: `seed` must be an integer from 0 to 4294967295, got -1.
+    """
+    integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not integer or not 0 <= int(value) < _SEEDS:
+        raise ValueError(f"`{name}` must be an integer from 0 to {_SEEDS - 1}, got {value!r}.")
+
+
 def _find(names: list[str], chosen: str | int | Sequence[str | int]) -> list[str]:
-    listed = [chosen] if isinstance(chosen, str | int) else list(chosen)
-    found: list[str] = []
-    for entry in listed:
-        if str(entry) in names:
-            found.append(str(entry))
-        elif isinstance(entry, int) and -len(names) <= entry < len(names):
-            found.append(names[entry])
-        else:
-            raise ValueError(
-                f"`test_domain` must be one of {names} or an index into them, got {entry!r}."
-            )
+    """The domains to hold out, each once."""
+    listed: Sequence[object] = [chosen]
+    if isinstance(chosen, Sequence) and not isinstance(chosen, str | bytes):
+        listed = chosen
+    found = [_find_one(names, entry) for entry in listed]
+    if not found:
+        raise ValueError(f"`test_domain` must name at least one of {names}, got {chosen!r}.")
+    repeated = next((name for name in found if found.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(
+            f"`test_domain` must name each domain once, but {chosen!r} names {repeated!r} twice."
+        )
     return found
+
+
+def _find_one(names: list[str], entry: object) -> str:
+    """The domain of a name or of an index; a name comes before an index."""
+    if isinstance(entry, str | Integral) and not isinstance(entry, bool):
+        text = plain_name(str(entry))
+        alike = [name for name in names if str(entry) == name]
+        alike = alike or [name for name in names if plain_name(name) == text]
+        if len(alike) == 1:
+            return alike[0]
+        if re.fullmatch("0|-?[1-9][0-9]*", text) and -len(names) <= int(text) < len(names):
+            return names[int(text)]
+    raise ValueError(f"`test_domain` must be one of {names} or an index into them, got {entry!r}.")

@@ -19,6 +19,7 @@ class Toy:
     Attributes:
         name: ``"toy"``.
         domains: Domain name to its points: inputs of shape ``(2,)``, targets 0 or 1.
+        classes: ``"negative"`` and ``"positive"``, after the first coordinate's mean.
         num_classes: 2.
         input_shape: ``(2,)``.
     """
@@ -43,6 +44,7 @@ class Toy:
         """
         if len(points) != 3 or min(points) < 1:
             raise ValueError(f"`points` must be three positive numbers, got {list(points)}.")
+        self.classes = ["negative", "positive"]
         random = np.random.default_rng(seed)
         shifts = {"centre": 0.0, "right": gap, "left": -gap}
         self.domains: dict[str, TensorDataset] = {}

@@ -1,21 +1,25 @@
-"""Where the configuration lies, and in a line what is wrong with one."""
+"""Finds the configuration, checks it, and explains in a line what is wrong with one."""
 
 import difflib
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from hydra.errors import (
     ConfigCompositionException,
+    HydraException,
     InstantiationException,
     MissingConfigException,
 )
 from hydra.utils import get_object
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-__all__ = ["config_directory", "explain"]
+from gga_lightning.data.module import check_seed
+
+__all__ = ["check_numbers", "check_seeds", "config_directory", "explain"]
 
 # Options that come with a package of their own, by the extra that installs it.
 _EXTRAS = {
@@ -25,6 +29,7 @@ _EXTRAS = {
     "hydra/sweeper/optuna": "optuna",
 }
 _LOGGERS = ("tensorboard", "wandb", "mlflow")
+_SEEDS = ("seed", "hparams_seed", "data.seed", "data.split_seed")
 
 
 def config_directory() -> str:
@@ -36,6 +41,54 @@ def config_directory() -> str:
     package = Path(__file__).resolve().parents[1]
     shipped = package / "conf"
     return str(shipped if shipped.is_dir() else package.parents[1] / "conf")
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Refuses numbers that no setting can have, and values of seeds that are no seeds.
+
+    Args:
+        config: The composed configuration.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, or a seed is not one. The message names the
+            setting.
+    """
+    _check_finite(OmegaConf.to_container(config, resolve=False), "")
+    check_seeds({name: OmegaConf.select(config, name) for name in _SEEDS})
+
+
+def check_seeds(values: Mapping[str, object]) -> None:
+    """Refuses values of seeds that are no seeds.
+
+    Args:
+        values: Setting to its value. Settings that are no seeds and interpolations are left out.
+
+    Raises:
+        ValueError: If a value is not an integer from 0 to 2^32 - 1. ``data.split_seed`` may be
+            None, and so may ``data.seed`` of data that have none.
+
+    Example:
+        >>> check_seeds({"seed": 0, "data.split_seed": None})
+        >>> check_seeds({"seed": True})
+        Traceback (most recent call last):
+        ValueError: `seed` must be an integer from 0 to 4294967295, got True.
+    """
+    for name, value in values.items():
+        optional = value is None and name.startswith("data.")
+        interpolation = isinstance(value, str) and "${" in value
+        if name in _SEEDS and not optional and not interpolation:
+            check_seed(name, value)
+
+
+def _check_finite(value: Any, name: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_finite(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_finite(inner, f"{name}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number, got {value}.")
 
 
 def explain(error: Exception) -> str:
@@ -57,9 +110,15 @@ def explain(error: Exception) -> str:
         if logger and isinstance(cause, ImportError):
             return f"`logger={logger}` needs a package: {_install(logger)}"
         error = cast(Exception, cause)
+    origin = error
+    while isinstance(origin, InterpolationResolutionError) and origin.__context__ is not None:
+        origin = cast(Exception, origin.__context__)  # OmegaConf keeps no cause
+    if isinstance(origin, ValueError) and not isinstance(origin, OmegaConfBaseException):
+        error = origin  # raised by a resolver of ours
     text = " ".join(str(error).split())
     kind = type(error).__name__
-    return text if text and isinstance(error, ValueError) else f"{kind}: {text}".rstrip(": ")
+    plain = text and isinstance(error, ValueError | HydraException)
+    return text if plain else f"{kind}: {text}".rstrip(": ")
 
 
 def _explain_option(path: str, options: Sequence[str]) -> str:

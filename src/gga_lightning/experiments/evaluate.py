@@ -1,70 +1,48 @@
 """``gga-eval``: the model that a selection rule chose, on its held-out domain or on new data."""
 
 import argparse
+import difflib
+import importlib.metadata
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence, Sized
+from collections.abc import Generator, Sequence, Sized
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Subset
 
-from gga_lightning.algorithms import DomainGeneralizer
 from gga_lightning.data import DomainDataset
 from gga_lightning.data.loaders import DomainLoaders
+from gga_lightning.data.names import plain_name
 from gga_lightning.experiments.configuration import config_directory, explain
-from gga_lightning.experiments.jobs import Job
-from gga_lightning.experiments.train import RANK_ZERO_LOGGER, make_algorithm, make_data
+from gga_lightning.experiments.models import (
+    DEFAULT_SELECTION,
+    SELECTIONS,
+    config_file,
+    data_facts,
+    load_model,
+    made_from,
+    saved_config,
+)
+from gga_lightning.experiments.preprocess import Preprocess
+from gga_lightning.experiments.terminal import tidy
+from gga_lightning.experiments.train import RANK_ZERO_LOGGER, make_data
+from gga_lightning.experiments.trust import add_trust_option, require_trusted
+from hydra_plugins.gga_lightning_sweeper import names_as_text
 
 __all__ = ["Accuracy", "WholeDomains", "evaluate", "load_model", "main"]
 
-_RULE = "training_domain_validation"
-_SELECTIONS = {  # to their files in a run's checkpoints/
-    _RULE: f"{_RULE}-*.ckpt",
-    "oracle": "oracle-*.ckpt",
-    "last": "last.ckpt",
-    "swad": "swad.ckpt",
-}
-
-
-def load_model(folder: str | Path, selection: str = _RULE) -> DomainGeneralizer:
-    """Loads the model that a selection rule chose from a run.
-
-    Nothing is downloaded, and the data are not needed, unless the run is unfinished.
-
-    Args:
-        folder: A run folder of ``gga-train``, finished or not.
-        selection: ``"training_domain_validation"``, ``"oracle"``, ``"last"`` or ``"swad"``.
-
-    Returns:
-        The run's algorithm with the chosen weights, on the CPU, in evaluation mode. It takes what
-        the run's data gave it: images must be normalized as in training.
-
-    Raises:
-        ValueError: If the folder is no run's, or keeps no checkpoint of the selection, or that of
-            another step than ``result.json`` names.
-    """
-    folder = Path(folder)
-    config = _saved_config(folder)
-    path = _find_checkpoint(folder, selection)
-    if "weights" in config.backbone:
-        config.backbone.weights = None  # the checkpoint has them
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    _check_step(folder, selection, path.name, checkpoint["global_step"])
-    module = make_algorithm(config, _facts(folder, config))
-    module.load_state_dict(checkpoint["state_dict"])
-    return module.eval()
+_SHOWN = 12  # classes named in one message
 
 
 class Accuracy(NamedTuple):
@@ -87,46 +65,49 @@ class Accuracy(NamedTuple):
 
 def evaluate(
     folder: str | Path,
-    selection: str = _RULE,
+    selection: str = DEFAULT_SELECTION,
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
+    trust: Sequence[str] = (),
 ) -> list[Accuracy]:
     """Evaluates the model that a selection rule chose from a run.
 
     Args:
         folder: See :func:`load_model`.
         selection: See :func:`load_model`.
-        overrides: Hydra overrides of data. With ``data=NAME``, and that one's settings, all
-            samples of all its domains are evaluated, classes being matched by their order. With
-            settings alone, such as ``data.root=DIR``, it is the run's own data, and the parts of
-            its held-out domains that the run reports.
+        overrides: Hydra overrides of data. With ``data=NAME``, and settings of that data, all
+            samples of all its domains are evaluated; images get the run's size and
+            normalization, unless the settings name others. With settings alone, such as
+            ``data.root=DIR``, it is the run's own data, and the parts of its held-out domains
+            that the run reports. Classes are matched by name, and the data may lack some.
         device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+        trust: See :func:`load_model`.
 
     Returns:
         One entry a domain.
 
     Raises:
-        ValueError: If the data do not fit the model, an override is not one of data, or as
-            :func:`load_model`.
+        ValueError: If the data have a class that the model does not know, or inputs of another
+            shape, if an override is not one of data, or as :func:`load_model`.
     """
     folder = Path(folder)
-    module = load_model(folder, selection)
-    config = _saved_config(folder)
-    facts = _facts(folder, config)
-    if overrides:
-        config.data = _other_data(folder, overrides)
-    data: DomainLoaders = make_data(config)
-    _check_fit(data, facts)
-    trainer = Trainer(
-        accelerator=device,
-        devices=1,
-        precision=config.trainer.get("precision"),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    module = load_model(folder, selection, trust=trust)
+    config = saved_config(folder, trust)
+    facts = data_facts(folder, config)
+    data = _data(folder, config, module.preprocess, overrides, trust)
+    data.class_numbers = _class_numbers(data, facts.classes)
+    _check_shape(data, facts)
+    with made_from(config_file(folder), "no trainer can be made"):
+        trainer = Trainer(
+            accelerator=device,
+            devices=1,
+            precision=config.trainer.get("precision"),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch
@@ -167,88 +148,51 @@ class WholeDomains(DomainLoaders):
         }
 
 
-def _saved_config(folder: Path) -> DictConfig:
-    path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
-        raise ValueError(
-            "`folder` must be a run folder of gga-train, which has a file .hydra/config.yaml, got "
-            f"{str(folder)!r}."
-        )
-    return cast(DictConfig, OmegaConf.load(path))
-
-
-def _find_checkpoint(folder: Path, selection: str) -> Path:
-    """The selection's checkpoint; of several, which only a killed run leaves, the latest."""
-    kept = {
-        name: sorted((folder / "checkpoints").glob(pattern), key=_step)
-        for name, pattern in _SELECTIONS.items()
-    }
-    if kept.get(selection):
-        return kept[selection][-1]
-    there_are = ", ".join(name for name, paths in kept.items() if paths)
-    where = f"`selection` must be one that {str(folder)!r} has a checkpoint of"
-    if not there_are:
-        raise ValueError(
-            f"{where}, got {selection!r}, and there are none at all. Runs keep them from their "
-            "first validation on, but not with callbacks=none: train with another choice."
-        )
-    raise ValueError(f"{where}, {there_are}, got {selection!r}.")
-
-
-def _step(path: Path) -> int:
-    number = path.stem.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
-
-
-def _check_step(folder: Path, selection: str, name: str, step: int) -> None:
-    """Other callbacks than the default ones may keep something else under a selection's name."""
-    selections = (Job(folder).result() or {}).get("selections", {})
-    expected = selections[selection]["step"] if selection in selections else step
-    if step != expected:
-        raise ValueError(
-            f"`selection={selection!r}` must have a checkpoint of step {expected}, which the "
-            f"result names, but {name} in {str(folder)!r} is of step {step}: choose another "
-            "selection, or train again with the default callbacks."
-        )
-
-
-def _facts(folder: Path, config: DictConfig) -> Any:
-    """What a model needs to know of its data: from the result, else from the data themselves."""
-    result = Job(folder).result()
-    if result is None or "input_shape" not in result:
+def _data(
+    folder: Path,
+    config: DictConfig,
+    preprocess: object,
+    overrides: Sequence[str],
+    trust: Sequence[str],
+) -> DomainLoaders:
+    """The run's data, or those that the overrides choose."""
+    if overrides:
+        config.data = _other_data(folder, config, preprocess, overrides)
+        if not any(word.startswith("data=") for word in overrides):
+            require_trusted(config.data, trust)
         return make_data(config)
-    return SimpleNamespace(
-        name=result["data"],
-        source_domains=result["source_domains"],
-        num_classes=result["num_classes"],
-        input_shape=tuple(result["input_shape"]),
-    )
+    with made_from(config_file(folder), "the run's data cannot be made"):
+        return make_data(config)
 
 
-def _other_data(folder: Path, overrides: Sequence[str]) -> DictConfig:
+def _other_data(
+    folder: Path, config: DictConfig, preprocess: object, overrides: Sequence[str]
+) -> DictConfig:
     """The run's data with other settings, or all samples of the data that are chosen."""
-    groups = [o.key_or_group for o in OverridesParser.create().parse_overrides(list(overrides))]
+    overrides = names_as_text(overrides)
+    groups = [o.key_or_group for o in OverridesParser.create().parse_overrides(overrides)]
     for word, group in zip(overrides, groups, strict=True):
         if group.partition(".")[0] != "data":
             raise ValueError(
                 "overrides must be of the data, as all else is the run's: `data=...` or "
                 f"`data.NAME=...`, got {word!r}."
             )
-    chosen = "data" in groups
-    place = Path(config_directory()) if chosen else folder / ".hydra"
-    with initialize_config_dir(str(place.resolve()), version_base="1.3"):
-        data = compose("train" if chosen else "config", list(overrides)).data
-    if chosen:
-        data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
+    if "data" not in groups:
+        with initialize_config_dir(str((folder / ".hydra").resolve()), version_base="1.3"):
+            return compose("config", overrides).data
+    inputs: dict[str, Any] = {}
+    if isinstance(preprocess, Preprocess):
+        as_uint8 = config.data.dataset.get("as_uint8", False)
+        inputs = {"image_size": preprocess.size, "as_uint8": as_uint8}
+    with initialize_config_dir(config_directory(), version_base="1.3"):
+        data = compose("train", overrides).data
+        own = [f"data.dataset.{n}={value}" for n, value in inputs.items() if n in data.dataset]
+        data = compose("train", [*own, *overrides]).data  # the last of two overrides counts
+    data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
     return data
 
 
-def _check_fit(data: DomainLoaders, facts: Any) -> None:
-    if data.num_classes != facts.num_classes:
-        raise ValueError(
-            f"the data must have the model's {facts.num_classes} classes, in their order, but "
-            f"{data.name!r} has {data.num_classes}."
-        )
+def _check_shape(data: DomainLoaders, facts: Any) -> None:
     if data.input_shape != tuple(facts.input_shape):
         raise ValueError(
             f"the data must have inputs of the model's shape, {tuple(facts.input_shape)}, but "
@@ -257,8 +201,37 @@ def _check_fit(data: DomainLoaders, facts: Any) -> None:
         )
 
 
+def _class_numbers(data: DomainLoaders, classes: Sequence[str]) -> list[int]:
+    """The model's number of each class of the data, by its name or one that looks the same."""
+    numbers = {plain_name(name): number for number, name in enumerate(classes)}
+    numbers |= {name: number for number, name in enumerate(classes)}
+    found = [numbers.get(name, numbers.get(plain_name(name))) for name in data.classes]
+    unknown = [name for name, number in zip(data.classes, found, strict=True) if number is None]
+    if unknown:
+        raise ValueError(
+            f"the data must have no other classes than the model, but {data.name!r} also has "
+            f"{_listed([_with_guess(name, classes) for name in unknown])}. Classes are matched by "
+            f"name, and the model's {len(classes)} classes are "
+            f"{_listed([repr(name) for name in classes])}. Rename these classes in the data, or "
+            "leave their samples out."
+        )
+    return [number for number in found if number is not None]
+
+
+def _with_guess(name: str, classes: Sequence[str]) -> str:
+    """The name and, if there is one, the class that may be meant."""
+    folded = {plain_name(known).casefold(): known for known in classes}
+    close = difflib.get_close_matches(plain_name(name).casefold(), folded, n=1)
+    return f"{name!r} (did you mean {folded[close[0]]!r}?)" if close else repr(name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join([*names[:_SHOWN], *more])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-eval``: what is wrong with a run is said in one line, and the next one follows.
+    """Runs ``gga-eval``: an error in a run is printed in one line, and the next run follows.
 
     Args:
         arguments: Those of the command line; the process's own if None.
@@ -272,11 +245,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word for word in options.words if word not in runs]
     if not runs:
         parser.error("there must be at least one RUN, a run folder of gga-train")
-    logging.getLogger(RANK_ZERO_LOGGER).setLevel(logging.WARNING)  # not which devices there are
     status = 0
     for run in runs:
         try:
-            found = evaluate(run, options.selection, overrides, device=options.device)
+            with tidy("gga-eval"), _without_device_lines():
+                found = evaluate(
+                    run, options.selection, overrides, device=options.device, trust=options.trust
+                )
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
@@ -287,25 +262,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+@contextmanager
+def _without_device_lines() -> Generator[None]:
+    """Keeps back Lightning's lines about which devices there are."""
+    logger = logging.getLogger(RANK_ZERO_LOGGER)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gga-eval",
         usage="%(prog)s RUN... [data=NAME] [data.SETTING=VALUE...] [options]",
         description="Evaluates the model that a selection rule chose: on the part of the held-out "
-        "domain that its run reports or, with data=NAME, on all samples of other data. Settings "
-        "alone are those of the run's own data: data.root=PLACE, if they have been moved.",
+        "domain that its run reports or, with data=NAME, on all samples of other data, whose "
+        "classes are matched by name. Settings alone are those of the run's own data: "
+        "data.root=PLACE, if they have been moved.",
     )
     parser.add_argument("words", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument(
         "--selection",
-        default=_RULE,
+        default=DEFAULT_SELECTION,
         metavar="NAME",
-        help=f"{', '.join(_SELECTIONS)} (%(default)s)",
+        help=f"{', '.join(SELECTIONS)} (%(default)s)",
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "gpu"), default="auto", help="(%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON a run")
+    add_trust_option(parser)
+    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
+    parser.add_argument("--version", action="version", version=version)
     return parser
 
 
@@ -315,7 +306,7 @@ def _show(run: str, options: argparse.Namespace, found: Sequence[Accuracy]) -> N
         rows = [row._asdict() for row in found]
         print(json.dumps({"run": run, "selection": options.selection, "accuracies": rows}))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names may have brackets and colons
     console.print(f"{run}: {options.selection}", highlight=False, soft_wrap=True)
     table = Table("domain", "part", "samples", "accuracy")
     for column in table.columns[2:]:

@@ -3,12 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-__all__ = ["config_hash", "folder_name", "settings"]
+from gga_lightning.data.names import file_name, plain_name
+from gga_lightning.experiments.required import require_data
+
+__all__ = ["config_hash", "data_path", "folder_name", "settings"]
 
 # What makes a job the job it is, and in it what changes no number.
 _GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
@@ -35,12 +39,14 @@ def config_hash(config: DictConfig) -> str:
 
     Returns:
         16 hexadecimal digits, equal for configurations that differ in nothing but where they log,
-        what they show, how many processes load data, and where a benchmark lies.
+        what they show, how many processes load data, and where a benchmark is stored. Of users'
+        own data, the absolute path counts: two folders with the same name are two data sets.
     """
     parts: dict[str, Any] = {name: _content(config, name) for name in _GROUPS}
     held_out = config.data.test_domain
     held_out = list(held_out) if OmegaConf.is_list(held_out) else [held_out]
-    parts["data"]["test_domain"] = list(map(str, held_out))  # 45 and '45' are the same
+    # 45 and '45' are the same
+    parts["data"]["test_domain"] = [plain_name(str(entry)) for entry in held_out]
     parts |= {"seed": config.seed, "drawn": sorted(_drawn(config))}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -78,13 +84,27 @@ def folder_name(config: DictConfig, choices: Mapping[str, Any]) -> str:
     held_out = config.data.test_domain
     held_out = "+".join(map(str, held_out)) if OmegaConf.is_list(held_out) else held_out
     chosen = [choices.get(group) for group in ("algorithm", "annealing")]
-    parts = [choices.get("data"), held_out, *chosen, f"seed{config.seed}", config_hash(config)]
-    return "-".join(
-        "".join(c if c.isalnum() or c in "+-._" else "_" for c in str(p)) for p in parts
-    )
+    parts = [choices.get("data"), held_out, *chosen, f"seed{config.seed}"]
+    return file_name("-".join(map(str, parts)), f"-{config_hash(config)}")
+
+
+def data_path(config: DictConfig) -> str | None:
+    """Finds where a user's own data are, which tells data sets of the same name apart.
+
+    Args:
+        config: The composed configuration.
+
+    Returns:
+        The absolute path of the folder of domains, or of the table. None for benchmarks, which
+        are the same anywhere, and for data that come with the package.
+    """
+    dataset = _content(config, "data")["dataset"]
+    return next((dataset[name] for name in ("file", "root") if dataset.get(name)), None)
 
 
 def _content(config: DictConfig, group: str) -> dict[str, Any]:
+    if group == "data":
+        require_data(config)
     content = {
         str(name): _resolved(config[group], name)
         for name in config[group]
@@ -93,10 +113,13 @@ def _content(config: DictConfig, group: str) -> dict[str, Any]:
     if group == "data":
         dataset = content["dataset"]
         if dataset.get("cache"):
-            dataset["cache"] = True  # wherever it lies
+            dataset["cache"] = True  # wherever it is
         if hasattr(get_class(dataset["_target_"]), "facts"):  # a benchmark is the same anywhere
             content.pop("root", None)
             dataset.pop("root", None)
+        for place, name in ((content, "root"), (dataset, "root"), (dataset, "file")):
+            if isinstance(place.get(name), str) and place[name] != "???":
+                place[name] = str(Path(place[name]).expanduser().resolve())
     return content
 
 

@@ -5,19 +5,22 @@ import csv
 import io
 import json
 import os
+import sys
 import time
 import traceback
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["FolderInUse", "Job", "JobProgress", "LastCheckpoint"]
+from gga_lightning.experiments.checkpoints import read_checkpoint, replace_file
+
+__all__ = ["FolderInUse", "Job", "JobProgress"]
 
 
 class FolderInUse(ValueError):
@@ -29,7 +32,8 @@ class Job:
 
     It is finished when ``result.json`` is there. Until then ``job.json`` says whose the folder
     is and at which optimizer steps the job was started; ``failure.json`` is there if its last
-    start ended with an error. A start resumes from ``checkpoints/last.ckpt``.
+    start ended with an error. A start resumes from ``checkpoints/last.ckpt`` or, if that file is
+    damaged, from ``checkpoints/previous.ckpt``.
 
     Attributes:
         folder: The run folder.
@@ -43,16 +47,41 @@ class Job:
         """
         self.folder = folder
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to resume from, if there is one."""
-        path = self.folder / "checkpoints" / "last.ckpt"
-        return path if path.exists() else None
+    def find_checkpoint(self) -> Path | None:
+        """Finds the checkpoint to resume from: the last one or, if that is damaged, the previous.
+
+        A file that is damaged, or a checkpoint of another job, is renamed to ``*.damaged``, with
+        a warning.
+
+        Returns:
+            The file; None if there is none that can be used, and the training begins anew.
+        """
+        for name in ("last.ckpt", "previous.ckpt"):
+            path = self.folder / "checkpoints" / name
+            if os.path.lexists(path):
+                try:
+                    self._check_owner(path, read_checkpoint(path))
+                except ValueError as error:
+                    aside = path.with_name(f"{name}.damaged")
+                    os.replace(path, aside)
+                    warnings.warn(
+                        f"{error} It is kept as {aside.name}, and the training resumes from an "
+                        "earlier checkpoint, or begins anew if there is none.",
+                        stacklevel=2,
+                    )
+                else:
+                    return path
+        return None
 
     @property
     def starts(self) -> list[int]:
         """The optimizer steps at which the job was started."""
         return self._read("job.json").get("starts", [])
+
+    @property
+    def config_hash(self) -> str | None:
+        """The identity of the job that claimed the folder."""
+        return self._read("job.json").get("config_hash")
 
     def result(self) -> dict[str, Any] | None:
         """Reads what ``result.json`` holds; None if the job is not finished."""
@@ -61,6 +90,11 @@ class Job:
     @contextlib.contextmanager
     def claim(self, config_hash: str, overrides: Sequence[str]) -> Generator[None]:
         """Holds the folder for this process, and notes an error that ends the job.
+
+        Another process may have finished the job just before: ask :meth:`result` again in the
+        body. The lock's file is removed with the claim of a finished job, since nobody will train
+        in the folder any more. A process that had opened the file before gets a lock of no use,
+        and finds the result.
 
         Args:
             config_hash: The job's identity, see :mod:`gga_lightning.experiments.identity`.
@@ -74,7 +108,8 @@ class Job:
             ValueError: If it is another job's.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")  # the kernel's: it ends with the process
+        path = self.folder / ".lock"
+        lock = FileLock(path)  # the kernel's: it ends with the process
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -82,23 +117,29 @@ class Job:
                 f"another process works in {self.folder}: wait for its end, or choose another "
                 "folder by `hydra.run.dir`."
             ) from None
-        with lock:
-            noted = self._read("job.json") or self._read("result.json")
-            owner = noted.get("config_hash", config_hash)
-            if owner != config_hash:
-                raise ValueError(
-                    f"{self.folder} holds another job (`config_hash` {owner}, here {config_hash}): "
-                    "choose another folder by `hydra.run.dir`, or the same configuration."
-                )
-            if "starts" not in noted:
-                fresh = {"config_hash": config_hash, "overrides": list(overrides), "starts": []}
-                self._write("job.json", fresh)
-            (self.folder / "failure.json").unlink(missing_ok=True)
-            try:
+        try:
+            self._enter(config_hash, overrides)
+            with self._failures():
                 yield
-            except Exception as error:
-                self._note_failure(error)
-                raise
+        finally:
+            if (self.folder / "result.json").exists():
+                with contextlib.suppress(OSError):  # Windows keeps files that are open
+                    path.unlink()
+            lock.release()
+
+    def _enter(self, config_hash: str, overrides: Sequence[str]) -> None:
+        """Makes the folder this job's, if it is no other one's."""
+        noted = self._read("job.json") or self._read("result.json")
+        owner = noted.get("config_hash", config_hash)
+        if owner != config_hash:
+            raise ValueError(
+                f"{self.folder} holds another job (`config_hash` {owner}, here {config_hash}): "
+                "choose another folder by `hydra.run.dir`, or the same configuration."
+            )
+        if "starts" not in noted:
+            fresh = {"config_hash": config_hash, "overrides": list(overrides), "starts": []}
+            self._write("job.json", fresh)
+        (self.folder / "failure.json").unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Puts the metrics of an earlier start aside, which a new CSV logger would delete."""
@@ -126,12 +167,13 @@ class Job:
         self._write("job.json", {**noted, "starts": [*noted.get("starts", []), step]})
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Writes ``result.json``.
+        """Writes ``result.json``, and deletes what only a resumed training needs.
 
         Args:
             result: What it will hold.
         """
         self._write("result.json", result)
+        (self.folder / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
 
     def save_config(self, config: DictConfig, hydra: DictConfig) -> None:
         """Writes what Hydra would, once it is sure whose the folder is.
@@ -145,6 +187,14 @@ class Job:
         OmegaConf.save(config, folder / "config.yaml")
         OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "hydra.yaml")
         OmegaConf.save(hydra.overrides.task, folder / "overrides.yaml")
+
+    def _check_owner(self, path: Path, checkpoint: Mapping[str, Any]) -> None:
+        own = self.config_hash
+        owner = checkpoint.get("job", {}).get("config_hash", own)
+        if owner != own:
+            raise ValueError(
+                f"{path} is a checkpoint of another job (`config_hash` {owner}, here {own})."
+            )
 
     def _restore_metrics(self, step: int, loggers: Sequence[CSVLogger]) -> None:
         earlier = self.folder / "metrics-earlier.csv"
@@ -161,35 +211,45 @@ class Job:
             logger.save()
         earlier.unlink()
 
-    def _note_failure(self, error: Exception) -> None:
-        self._write(
-            "failure.json",
-            {
-                "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
-                "traceback": "".join(traceback.format_exception(error)),
-            },
-        )
+    @contextlib.contextmanager
+    def _failures(self) -> Generator[None]:
+        """Notes an error that ends the job."""
+        try:
+            yield
+        except Exception as error:
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            trace = "".join(traceback.format_exception(error))
+            try:
+                self._write("failure.json", {"error": text, "traceback": trace})
+            except OSError as full:
+                path = self.folder / "failure.json"
+                print(f"The error could not be noted in {path}: {full}", file=sys.stderr)
+            raise
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
         if not path.exists():
             return {}
         try:
-            return json.loads(path.read_bytes())
-        except ValueError as error:
+            found = json.loads(path.read_bytes())
+            if not isinstance(found, dict):
+                raise ValueError("it holds no JSON object")
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error}), as after a full disk: delete it, and the job "
-                "goes on from its last checkpoint."
+                "resumes from its last checkpoint."
             ) from error
+        return cast("dict[str, Any]", found)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes the whole file or nothing."""
         unfinished = (self.folder / name).with_suffix(".tmp")
-        with unfinished.open("w") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self.folder / name)
+        try:
+            unfinished.write_text(json.dumps(content, indent=2) + "\n")
+            replace_file(unfinished, self.folder / name)
+        except OSError:  # a full disk
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 class JobProgress(Callback):
@@ -229,7 +289,7 @@ class JobProgress(Callback):
         """Called when a checkpoint is saved."""
         for logger in trainer.loggers:
             logger.save()
-        checkpoint["job"] = {"seconds": self.seconds}
+        checkpoint["job"] = {"seconds": self.seconds, "config_hash": self.job.config_hash}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -237,34 +297,6 @@ class JobProgress(Callback):
         """Called when a checkpoint is loaded, before Lightning's own counters are."""
         self._step = checkpoint["global_step"]
         self._earlier = checkpoint.get("job", {}).get("seconds", 0.0)
-
-
-class LastCheckpoint(Checkpoint):
-    """Saves the training at the end of every epoch that ended with a validation.
-
-    Lightning's own ``save_last`` leaves out the epochs that are no better by ``monitor``.
-    """
-
-    def __init__(self, path: str) -> None:
-        """Names the file.
-
-        Args:
-            path: Where to save; the last one stays.
-        """
-        self.path = path
-        self._validated = -1
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when a validation pass ends."""
-        self._validated = trainer.global_step
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when an epoch ends: a training may end within one, without a validation."""
-        if self._validated == trainer.global_step:
-            unfinished = f"{self.path}.part"  # the one that is there stays until this is whole
-            trainer.save_checkpoint(unfinished)
-            if trainer.is_global_zero:
-                os.replace(unfinished, self.path)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

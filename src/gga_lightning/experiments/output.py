@@ -1,6 +1,7 @@
 """What ``gga-train`` shows of a job: a table, a line in a sweep, a picture."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,20 @@ from rich.table import Table
 from gga_lightning.callbacks import GradientConflictMonitor, GradientGuidedAnnealing
 from gga_lightning.plots import plot_cosines
 
-__all__ = ["draw_cosines", "print_line", "print_table", "search_summary"]
+__all__ = ["draw_cosines", "print_line", "print_table", "search_summary", "shown"]
+
+
+def shown(path: Path) -> str:
+    """Names a path, on a terminal from where the user is, if it is below.
+
+    Args:
+        path: An absolute path.
+
+    Returns:
+        The path.
+    """
+    below = sys.stdout.isatty() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if below else path)
 
 
 @rank_zero_only
@@ -35,19 +49,17 @@ def print_table(result: dict[str, Any], folder: Path) -> None:
             f"{chosen['val_acc']:.1%}",
             f"{chosen['test_acc']:.1%}",
         )
-    console = Console()
-    console.print(table)
+    Console().print(table)
     search = result["search"]
     if search is not None and search["steps"]:
         transfer = search["mean_transfer"]
         next_batch = "" if transfer is None else f" ({transfer:+.5f} on the next batch)"
-        console.print(
+        print(
             f"Search: {search['steps']} steps, {search['accepted']} of {search['candidates']} "
             f"candidates accepted, mean gain in cosine {search['mean_gain']:+.5f}{next_batch}, "
-            f"{search['seconds']:.0f} of {result['seconds']:.0f} s.",
-            highlight=False,
+            f"{search['seconds']:.0f} of {result['seconds']:.0f} s."
         )
-    console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
+    print(f"Run folder: {shown(folder)}", flush=True)
 
 
 @rank_zero_only
@@ -63,17 +75,22 @@ def print_line(result: dict[str, Any], folder: Path) -> None:
     print(
         f"{result['data']}, {result['test_domain']!r} held out, {result['algorithm']}{annealing}, "
         f"seed {result['seed']}: {chosen['test_acc']:.1%} on it, {chosen['val_acc']:.1%} on the "
-        f"sources, {result['seconds']:.0f} s ({folder.name})",
+        f"sources, {result['seconds']:.0f} s{_divergence(result)} ({folder.name})",
         flush=True,
     )
 
 
+def _divergence(result: dict[str, Any]) -> str:
+    step = result.get("diverged")
+    return "" if step is None else f", diverged by step {step}"
+
+
 def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
-    """Saves a plot of the pairwise cosines over the steps, if a monitor logged them.
+    """Saves a plot of the pairwise cosines, and of what the search did to the lowest of them.
 
     Args:
         callbacks: The callbacks of the training.
-        folder: Where to save ``cosines.png``.
+        folder: Where to save ``cosines.png``, if a monitor logged the cosines.
     """
     monitors = [found for found in callbacks if isinstance(found, GradientConflictMonitor)]
     searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
@@ -87,6 +104,7 @@ def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
         [record.cosines.numpy() for record in records],
         domains,
         window=window,
+        search=[record[:3] for record in searches[0].records] if searches else None,
     ).savefig(folder / "cosines.png", dpi=150)
 
 

@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["ValidationHistory", "ValidationPass", "select"]
+from gga_lightning.report.results import earliest_best, mean
+
+__all__ = ["RULES", "ValidationHistory", "ValidationPass", "select"]
+
+RULES = ("training_domain_validation", "oracle", "last")
 
 
 class ValidationPass(NamedTuple):
@@ -40,11 +44,19 @@ class ValidationHistory(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when a validation pass ends: takes note of its accuracies."""
-        if not trainer.sanity_checking:
-            found = {n: float(v) for n, v in trainer.callback_metrics.items() if n.endswith("/acc")}
-            val, oracle, test = (found[f"{part}/acc"] for part in ("val", "oracle", "test"))
-            each = {n.removesuffix("/acc"): v for n, v in found.items() if n.count("/") > 1}
-            self.evaluations.append(ValidationPass(trainer.global_step, val, oracle, test, each))
+        if trainer.sanity_checking:
+            return
+        each = {
+            name.removesuffix("/acc"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.endswith("/acc") and name.count("/") > 1
+        }
+        # not the logged means, which are rounded: gga-report computes its means from these too
+        val, oracle, test = (
+            mean(value for name, value in each.items() if name.startswith(f"{part}/"))
+            for part in ("val", "oracle", "test")
+        )
+        self.evaluations.append(ValidationPass(trainer.global_step, val, oracle, test, each))
 
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""
@@ -56,7 +68,10 @@ class ValidationHistory(Callback):
 
 
 def select(evaluations: list[ValidationPass]) -> dict[str, ValidationPass]:
-    """Applies the three rules that need one training only; ties go to the earliest.
+    """Applies the three rules that need one training only.
+
+    The earliest evaluation wins a tie. Two accuracies are tied if they differ by no more than
+    rounding, see :func:`gga_lightning.report.results.earliest_best`.
 
     Args:
         evaluations: All evaluations of a training, in order; at least one.
@@ -70,11 +85,17 @@ def select(evaluations: list[ValidationPass]) -> dict[str, ValidationPass]:
 
     Source: Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021; the
     oracle is that of SWAD's code, which looks at every checkpoint and not at the last alone.
+
+    Example:
+        >>> passes = [ValidationPass(50, 0.5, 0.7, 0.6), ValidationPass(100, 0.5 + 6e-8, 0.8, 0.7)]
+        >>> {rule: chosen.step for rule, chosen in select(passes).items()}
+        {'training_domain_validation': 50, 'oracle': 100, 'last': 100}
     """
     if not evaluations:
         raise ValueError("`evaluations` must hold at least one evaluation, got none.")
-    return {
-        "training_domain_validation": max(evaluations, key=lambda e: e.val_acc),
-        "oracle": max(evaluations, key=lambda e: e.oracle_acc),
-        "last": evaluations[-1],
-    }
+    chosen = (
+        earliest_best(evaluation.val_acc for evaluation in evaluations),
+        earliest_best(evaluation.oracle_acc for evaluation in evaluations),
+        -1,
+    )
+    return {rule: evaluations[index] for rule, index in zip(RULES, chosen, strict=True)}

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gga_lightning.data.batches import seed_hash
 from gga_lightning.experiments.identity import folder_name
+from gga_lightning.experiments.required import require_data
 
 __all__ = ["domain_names", "draw", "grid", "register"]
 
@@ -31,6 +32,7 @@ def domain_names(config: DictConfig) -> list[str]:
     Returns:
         The names, in the data's order.
     """
+    require_data(config)
     dataset = config.data.dataset
     facts = getattr(get_class(dataset._target_), "facts", None)
     return list(facts.domains) if facts else list(instantiate(dataset).domains)

@@ -1,21 +1,22 @@
 """``gga-train``: trains an algorithm with one domain held out, from a Hydra configuration."""
 
 import importlib.metadata
-import logging
 import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
-from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -27,20 +28,28 @@ from gga_lightning.callbacks import (
     RandomState,
 )
 from gga_lightning.data import DomainDataModule
-from gga_lightning.experiments.configuration import config_directory, explain
-from gga_lightning.experiments.identity import config_hash, settings
+from gga_lightning.experiments.apart import run_apart, starts_processes, typed_overrides
+from gga_lightning.experiments.checkpoints import save_checkpoint
+from gga_lightning.experiments.configuration import check_numbers, config_directory, explain
+from gga_lightning.experiments.divergence import DivergenceWatch
+from gga_lightning.experiments.identity import config_hash, data_path, settings
 from gga_lightning.experiments.jobs import FolderInUse, Job, JobProgress
-from gga_lightning.experiments.output import draw_cosines, print_line, print_table, search_summary
+from gga_lightning.experiments.output import (
+    draw_cosines,
+    print_line,
+    print_table,
+    search_summary,
+    shown,
+)
+from gga_lightning.experiments.progress import ProgressBar
+from gga_lightning.experiments.required import require_data
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
-from gga_lightning.experiments.sweeps import register
-from hydra_plugins.gga_lightning_sweeper import quoted
+from gga_lightning.experiments.signals import exit_on_signals, resumable
+from gga_lightning.experiments.sweeps import domain_names, register
+from gga_lightning.experiments.terminal import RANK_ZERO_LOGGER, tidy, transcript
+from hydra_plugins.gga_lightning_sweeper import names_as_text
 
-__all__ = ["ProgressBar", "config_directory", "main", "make_algorithm", "make_data", "train"]
-
-RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
-
-# Strategies that start processes otherwise than by running the script again.
-_NO_SCRIPTS = ("spawn", "fork", "notebook")
+__all__ = ["RANK_ZERO_LOGGER", "config_directory", "main", "make_algorithm", "make_data", "train"]
 
 register()
 
@@ -48,11 +57,11 @@ register()
 def train(
     config: DictConfig, folder: Path, names: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Runs one training, or goes on with it, and leaves its results in a folder.
+    """Runs one training, or resumes it, and leaves its results in a folder.
 
     Args:
         config: The composed configuration.
-        folder: The run folder, which exists. The training goes on from a checkpoint in it.
+        folder: The run folder, which exists. The training resumes from a checkpoint in it.
         names: The chosen option of each configuration group, for the result.
         overrides: What was typed or swept, for the result.
 
@@ -63,8 +72,9 @@ def train(
     data = make_data(config)
     module = make_algorithm(config, data)
     job, history = Job(folder), ValidationHistory()
-    progress = JobProgress(job)
-    callbacks: list[pl.Callback] = [*_instances(config.callbacks), history, progress, RandomState()]
+    progress, watch = JobProgress(job), DivergenceWatch()
+    chosen = _with_progress_bar(config, _instances(config.callbacks))
+    callbacks: list[pl.Callback] = [*chosen, watch, history, progress, RandomState()]
     if "_target_" in config.annealing:
         callbacks.append(instantiate(config.annealing))
     rank_zero_only(job.begin)()
@@ -78,14 +88,29 @@ def train(
     _check_length(trainer, data)
     description = _description(config, data, names)
     _log_settings(trainer, description)
-    trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
+    checkpoint = job.find_checkpoint()
+    if checkpoint is not None and trainer.is_global_zero:
+        print(f"Resuming from {shown(checkpoint)}", flush=True)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if watch.step is not None:
+        warnings.warn(
+            f"The training diverged: at the validation after step {watch.step} a loss or a weight "
+            "was not finite. Its result is marked. A lower learning rate or gradient clipping "
+            "(`+trainer.gradient_clip_val=1.0`) may help.",
+            stacklevel=1,
+        )
     selections = select(history.evaluations)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
     searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
     result = {
         **description,
+        "data_path": data_path(config),
         "steps": trainer.global_step,
+        "diverged": watch.step,
+        "classes": data.classes,
+        "domains": data.domains,
+        "preprocess": data.preprocessing(module.featurizer),
         "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
         "evaluations": [
             {"step": evaluation.step, "accuracies": evaluation.accuracies}
@@ -118,14 +143,7 @@ def make_data(config: DictConfig) -> DomainDataModule:
     Raises:
         ValueError: If a setting that has no default is not given.
     """
-    missing = [
-        prefix + str(name)
-        for prefix, group in (("", config.data), ("dataset.", config.data.dataset))
-        for name in group
-        if OmegaConf.is_missing(group, name)
-    ]
-    if missing:
-        raise ValueError(f"`data.{missing[0]}` must be given: data.{missing[0]}=PATH.")
+    require_data(config)
     settings = OmegaConf.to_container(config.data, resolve=True)
     assert isinstance(settings, dict)
     settings.pop("root", None)
@@ -157,13 +175,6 @@ def make_algorithm(config: DictConfig, data: DomainDataModule) -> DomainGenerali
     )
 
 
-class ProgressBar(RichProgressBar):
-    """Lightning's rich bar, for trainings that count steps and know no last epoch."""
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return f"Epoch {current_epoch}"
-
-
 def _evaluate_averaged(
     trainer: pl.Trainer,
     module: DomainGeneralizer,
@@ -173,7 +184,7 @@ def _evaluate_averaged(
 ) -> ValidationPass:
     """Evaluates, and saves, the weights that SWAD has left in the module."""
     trainer.validate(module, datamodule=data, verbose=False)
-    trainer.save_checkpoint(folder / "checkpoints" / "swad.ckpt", weights_only=True)
+    save_checkpoint(trainer, folder / "checkpoints" / "swad.ckpt", weights_only=True)
     return history.evaluations.pop()
 
 
@@ -198,6 +209,14 @@ def _description(
         "config_hash": config_hash(config),
         "settings": found,
     }
+
+
+def _with_progress_bar(config: DictConfig, callbacks: list[pl.Callback]) -> list[pl.Callback]:
+    """Replaces Lightning's own bar, unless another one or none at all was chosen."""
+    others = [found for found in callbacks if not isinstance(found, AnyProgressBar)]
+    if not config.trainer.get("enable_progress_bar", True):
+        return others
+    return callbacks if len(others) < len(callbacks) else [*callbacks, ProgressBar()]
 
 
 def _without_checkpoints(config: DictConfig, callbacks: list[pl.Callback]) -> dict[str, Any]:
@@ -238,102 +257,85 @@ def _selection(evaluation: ValidationPass) -> dict[str, float]:
     return {name: getattr(evaluation, name) for name in names}
 
 
-def _quieten() -> None:
-    """Keeps back what a user of ``gga-train`` can do nothing about."""
-    warnings.filterwarnings("ignore", "Experiment logs directory")  # the job's own files
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch
-    told = ("Tip:", "GPU available:", "TPU available:", "`Trainer.fit` stopped:")
-    logging.getLogger(RANK_ZERO_LOGGER).addFilter(
-        lambda record: not any(words in record.getMessage() for words in told)
-    )
-
-
 @hydra.main(version_base="1.3", config_path=config_directory(), config_name="train")
 def _job(config: DictConfig) -> float:
-    _quieten()
-    hydra_config = cast(DictConfig, HydraConfig.get())
-    folder = Path(hydra_config.runtime.output_dir)
-    one_of_many = hydra_config.mode == RunMode.MULTIRUN
-    if config.data.test_domain in ("all", "pairs") and not one_of_many:
+    with tidy("gga-train"):  # in launchers' processes too, which do not run main()
+        hydra_config = cast(DictConfig, HydraConfig.get())
+        one_of_many = hydra_config.mode == RunMode.MULTIRUN
+        folder = Path(hydra_config.runtime.output_dir)
+        check_numbers(config)
+        _check_domains(config, one_of_many=one_of_many)
+        result = Job(folder).result()
+        if result is not None and result["config_hash"] == config_hash(config):
+            _show(result, folder, hydra_config, earlier=True)
+        elif one_of_many and starts_processes(config):
+            result = run_apart(folder, hydra_config)
+        else:
+            result = _run(config, folder, hydra_config)
+        return result["selections"]["training_domain_validation"]["val_acc"]
+
+
+def _check_domains(config: DictConfig, *, one_of_many: bool) -> None:
+    """Refuses words that stand for several jobs, unless a domain is called like one of them."""
+    chosen = config.data.test_domain
+    if chosen in ("all", "pairs") and not one_of_many and chosen not in domain_names(config):
         raise ValueError(
-            f"`data.test_domain={config.data.test_domain}` stands for one job a domain or pair of "
-            "domains: add -m."
+            f"`data.test_domain={chosen}` stands for one job a domain or pair of domains: add -m."
         )
-    result = Job(folder).result()
-    finished_before = result is not None and result["config_hash"] == config_hash(config)
-    if not finished_before:
-        apart = one_of_many and _starts_processes(config)
-        result = (_run_apart if apart else _run)(config, folder, hydra_config)
-    assert result is not None
-    if one_of_many and finished_before:
+
+
+def _show(
+    result: dict[str, Any], folder: Path, hydra_config: DictConfig, *, earlier: bool = False
+) -> None:
+    """Prints a job's result, in a sweep in a line."""
+    one_of_many = hydra_config.mode == RunMode.MULTIRUN
+    if one_of_many and earlier:
         print(f"already finished: {folder.name}", flush=True)
     else:
         (print_line if one_of_many else print_table)(result, folder)
-    return result["selections"]["training_domain_validation"]["val_acc"]
 
 
 def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
     """Trains in a folder that is this job's alone, and keeps what went wrong."""
     choices = cast(Mapping[str, Any], hydra_config.runtime.choices)
-    overrides = _overrides(hydra_config)
+    overrides = typed_overrides(hydra_config)
     if getattr(rank_zero_only, "rank", 0) != 0:  # the first process holds the folder for all
         return train(config, folder, choices, overrides)
-    job = Job(folder)
+    job, one_of_many = Job(folder), hydra_config.mode == RunMode.MULTIRUN
     try:
         with job.claim(config_hash(config), overrides):
-            job.save_config(config, hydra_config)
-            return train(config, folder, choices, overrides)
+            earlier = job.result()  # of a process that ended just now
+            with transcript(folder / "train.log") if earlier is None else nullcontext():
+                job.save_config(config, hydra_config)
+                with resumable("gga-train", folder, one_of_many=one_of_many):
+                    result = earlier or train(config, folder, choices, overrides)
+                _show(result, folder, hydra_config, earlier=earlier is not None)
+        return result
     except Exception as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            where = "" if isinstance(error, FolderInUse) else f" ({folder / 'failure.json'})"
+        if one_of_many:
+            where = "" if isinstance(error, FolderInUse) else f" ({shown(folder / 'failure.json')})"
             print(f"gga-train: a job failed: {explain(error)}{where}", file=sys.stderr)
         raise
 
 
-def _overrides(hydra_config: DictConfig) -> list[str]:
-    """What was typed or swept for the job, and where else than here options were looked for."""
-    places = [
-        quoted(f"file://{source.path}")
-        for source in hydra_config.runtime.config_sources
-        if source.provider in ("command-line", "hydra.searchpath in command-line")
-    ]
-    found = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
-    return [*found, *hydra_config.overrides.task]
-
-
-def _starts_processes(config: DictConfig) -> bool:
-    """Whether Lightning will start further processes from this one, which it can do once only."""
-    strategy = str(config.trainer.get("strategy", "auto"))
-    several = config.trainer.get("devices", 1) != 1 or config.trainer.get("num_nodes", 1) != 1
-    started = "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
-    return (several or strategy != "auto") and not strategy.endswith(_NO_SCRIPTS) and not started
-
-
-def _run_apart(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
-    """Runs a sweep's job as a command of its own."""
-    command = [sys.executable, "-m", "gga_lightning.experiments.train"]
-    command += ["--config-name", str(hydra_config.job.config_name), *_overrides(hydra_config)]
-    command += ["hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"]
-    status = subprocess.run(command, check=False).returncode
-    result = Job(folder).result()
-    if status != 0 or result is None:
-        raise RuntimeError(f"the job in {folder} ended with status {status}.")
-    return result
-
-
 def main() -> None:
     """Runs ``gga-train``: errors end it in one line, or whole with ``HYDRA_FULL_ERROR=1``."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        _job()
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
+        print(f"gga-lightning {importlib.metadata.version('gga-lightning')}")
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    try:
-        _job()
-    except Exception as error:
-        print(f"gga-train: {explain(error)}", file=sys.stderr)
-        print("(HYDRA_FULL_ERROR=1 shows where it comes from)", file=sys.stderr)
-        sys.exit(1)
+    sys.argv[1:] = names_as_text(sys.argv[1:])
+    whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    with tidy("gga-train"), exit_on_signals("gga-train"):
+        try:
+            _job()
+        except Exception as error:
+            if whole:
+                raise
+            print(f"gga-train: {explain(error)}", file=sys.stderr)
+            if not isinstance(error, HydraException):
+                print("(HYDRA_FULL_ERROR=1 shows where it comes from)", file=sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,36 @@
 """``gga-report``: finished runs to tables and plots."""
 
 import argparse
+import importlib.metadata
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from gga_lightning.report.bases import arrange, find_baseline
 from gga_lightning.report.figures import save_figures
 from gga_lightning.report.formats import to_csv, to_latex, to_markdown, to_text
-from gga_lightning.report.methods import (
-    Method,
-    find_baseline,
-    group_methods,
-    mark_kinds,
-    order_domains,
-)
-from gga_lightning.report.notes import INTERVAL_NOTE, finding_notes, gap_note, version_notes
-from gga_lightning.report.paper import DATASETS
+from gga_lightning.report.methods import Method, group_methods, order_domains
+from gga_lightning.report.notes import finding_notes, gap_note, version_notes
+from gga_lightning.report.paper import DATASETS, paper_table
 from gga_lightning.report.results import Run
 from gga_lightning.report.rules import RULES
 from gga_lightning.report.runs import Finding, Reading, read_runs
 from gga_lightning.report.statistics import Comparison, compute_comparison
-from gga_lightning.report.tables import (
-    Note,
-    Table,
-    accuracy_table,
-    difference_table,
-    overview,
-    paper_table,
-)
+from gga_lightning.report.tables import Note, Table, accuracy_table, difference_table, overview
 from gga_lightning.report.tidy import tidy
 
 __all__ = ["main"]
 
-_BASELINE = "erm/none"
 _RULE = "training_domain_validation"
 _FORMATS = ("table", "markdown", "latex", "csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-report``.
-
-    Args:
-        arguments: Those of the command line; the process's own if None.
-
-    Returns:
-        The exit status, 0 if tables were printed.
-    """
+    """Runs ``gga-report``, with the process's arguments if None; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
         _report(options)
@@ -68,14 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gga-report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="gga-report", description="Turns finished runs into tables and plots."
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUNS", help="folders with runs in or below them"
     )
     parser.add_argument(
         "--baseline",
         metavar="ROW",
-        help=f"what to compare with: algorithm/annealing or a row's whole label ({_BASELINE})",
+        help="compare every row with this one: algorithm/annealing or a row's whole label (a "
+        "method with its algorithm alone, an algorithm with ERM)",
     )
     parser.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="(%(default)s)")
     parser.add_argument(
@@ -85,9 +69,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"model selection: {', '.join(RULES)}, or all ({_RULE})",
     )
+    parser.add_argument(
+        "--error",
+        choices=("sample", "domainbed"),
+        default="sample",
+        help="the standard error: the sample's, or DomainBed's (population) (%(default)s)",
+    )
     parser.add_argument("--data", nargs="+", metavar="NAME", help="only these data sets")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw, into this folder")
     parser.add_argument("--paper", action="store_true", help="the paper's printed numbers beside")
+    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
+    parser.add_argument("--version", action="version", version=version)
     return parser
 
 
@@ -95,7 +87,7 @@ def _report(options: argparse.Namespace) -> None:
     rules = _rules(options.selection)
     reading = read_runs(options.runs)
     studies = [
-        _study(data, runs, options.baseline or _BASELINE)
+        _study(data, runs, options.baseline)
         for data, runs in _by_data(reading, options.data).items()
     ]
     if options.baseline is not None:
@@ -104,7 +96,15 @@ def _report(options: argparse.Namespace) -> None:
         comparison
         for rule in rules
         for study in studies
-        for comparison in [compute_comparison(study.data, rule, study.methods, study.domains)]
+        for comparison in [
+            compute_comparison(
+                study.data,
+                rule,
+                study.methods,
+                study.domains,
+                domainbed=options.error == "domainbed",
+            )
+        ]
         if options.selection != ["all"] or any(row.cells for row in comparison.rows)
     ]
     parts = _parts(comparisons, paper=options.paper)
@@ -140,20 +140,37 @@ def _rules(names: Sequence[str]) -> list[str]:
 
 def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[Run]]:
     """The runs of each data set that has any with one domain held out."""
+    places: dict[str, set[str | None]] = defaultdict(set)
+    for run in reading.runs:
+        places[run.data].add(run.data_path)
     found: dict[str, list[Run]] = defaultdict(list)
     for run in reading.runs:
-        found[run.data].append(run)
+        found[_data_name(run, places[run.data])].append(run)
     usable = {
-        data: runs
-        for data, runs in sorted(found.items())
+        name: runs
+        for name, runs in sorted(found.items())
         if any(len(run.test_domains) == 1 for run in runs)
     }
     if not usable:
         raise ValueError(_nothing(reading))
-    unknown = [name for name in wanted or () if name not in usable]
+    names = {alias for name, runs in usable.items() for alias in (name, runs[0].data)}
+    unknown = [name for name in wanted or () if name not in names]
     if unknown:
         raise ValueError(f"`--data` must be of {', '.join(usable)}, got {unknown[0]!r}.")
-    return {data: runs for data, runs in usable.items() if not wanted or data in wanted}
+    return {d: runs for d, runs in usable.items() if not wanted or {d, runs[0].data} & set(wanted)}
+
+
+def _data_name(run: Run, places: Collection[str | None]) -> str:
+    """A data set's name, with the end of its path where others have the same name."""
+    if len(places) == 1:
+        return run.data
+    if run.data_path is None:
+        return f"{run.data} (path unknown)"
+    parts = Path(run.data_path).parts
+    others = [Path(place).parts for place in places if place not in (None, run.data_path)]
+    ends = (parts[start:] for start in range(len(parts) - 1, 0, -1))
+    end = next((e for e in ends if all(o[-len(e) :] != e for o in others)), parts)
+    return f"{run.data} ({Path(*end)})"
 
 
 def _nothing(reading: Reading) -> str:
@@ -167,22 +184,21 @@ def _nothing(reading: Reading) -> str:
     return f"{text}; the first: {reasons[0]}" if reasons else f"{text}."
 
 
-def _study(data: str, runs: Sequence[Run], baseline: str) -> _Study:
+def _study(data: str, runs: Sequence[Run], baseline: str | None) -> _Study:
     methods, repeated = group_methods(runs)
     held_out = {run.test_domains[0] for run in runs if len(run.test_domains) == 1}
     return _Study(
         data,
         runs,
         [domain for domain in order_domains(runs) if domain in held_out],
-        mark_kinds(methods, find_baseline(methods, baseline)),
+        arrange(methods, baseline),
         repeated,
     )
 
 
-def _check_baseline(baseline: str, studies: Iterable[_Study]) -> None:
-    methods = [method for study in studies for method in study.methods]
-    if not any(method.kind == "baseline" for method in methods):
-        labels = dict.fromkeys(method.label for method in methods)
+def _check_baseline(baseline: str, studies: Sequence[_Study]) -> None:
+    if not any(find_baseline(study.methods, baseline) for study in studies):
+        labels = dict.fromkeys(method.label for study in studies for method in study.methods)
         raise ValueError(f"`--baseline` must name one row of {_listed(labels)}, got {baseline!r}.")
 
 
@@ -205,21 +221,22 @@ def _parts(comparisons: Sequence[Comparison], *, paper: bool) -> list[Table | No
         same_rule = list(grouped)
         if len(same_rule) > 1:
             parts += overview(same_rule)
-    if any(row.difference for comparison in comparisons for row in comparison.rows):
-        parts.append(Note(INTERVAL_NOTE))
     if paper and not any(comparison.data in DATASETS for comparison in comparisons):
         parts.append(Note(f"The paper has none of these data sets, but {', '.join(DATASETS)}."))
     return parts
 
 
 def _no_differences(comparison: Comparison) -> Note:
-    if comparison.baseline is not None:
-        label = comparison.baseline.method.label
-        return Note(f"{comparison.data}: no row has trials in common with the baseline, {label}.")
+    bases = dict.fromkeys(row.method.base for row in comparison.rows if row.method.base)
+    if bases:
+        return Note(
+            f"{comparison.data}: no row has a trial with the same domains as its base, "
+            f"{_listed(bases)}."
+        )
     labels = _listed(row.method.label for row in comparison.rows)
     return Note(
-        f"{comparison.data}: no differences, as no single row is the baseline. "
-        f"`--baseline` can name one of {labels}."
+        f"{comparison.data}: no differences, as no row has a base: its algorithm without the "
+        f"annealing, or ERM. `--baseline` can name one of {labels}."
     )
 
 

@@ -1,45 +1,31 @@
 """A report's figures, drawn by ``gga_lightning.plots`` and saved as PNG files."""
 
-import csv
 import hashlib
 import itertools
 import re
-import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from gga_lightning.plots import (
-    plot_accuracies,
-    plot_cosines,
-    plot_cost,
-    plot_differences,
-    plot_search,
-)
+from gga_lightning.plots import plot_accuracies, plot_cost, plot_differences, plot_search
 from gga_lightning.report.methods import Method
 from gga_lightning.report.results import Run
-from gga_lightning.report.rules import RULES
-from gga_lightning.report.statistics import Cell, Comparison
+from gga_lightning.report.rules import RULES, Trial, seeds
+from gga_lightning.report.statistics import Comparison, Difference
+from gga_lightning.report.tables import AVERAGE, SeedMarks, errors_text
 
 __all__ = ["save_figures"]
 
 _MISSING = float("nan")
-_NAME_LENGTH = 120
-_TITLE_WIDTH = 80  # characters in a line
+_NOTE_LENGTH = 14  # characters
+_NAME_LENGTH = 240  # bytes of a file's name; file systems take 255
 
 
 def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
-    """Draws accuracies and differences under each rule; searches, costs and cosines once.
-
-    Args:
-        comparisons: The rows of each data set under each rule, rule by rule.
-        folder: Where the files go; it is made if need be.
-
-    Returns:
-        The files.
-    """
+    """Draws accuracies and differences under each rule, searches and costs once."""
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Figure] = {}
     for rule, grouped in itertools.groupby(comparisons, key=lambda c: c.rule):
@@ -53,10 +39,6 @@ def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
         searched = [method for method in methods if _gains(method, "mean_gain")]
         if searched:
             figures[f"search-{data}"] = _search(data, searched)
-        for method in methods:
-            figure = _cosines(data, method)
-            if figure is not None:
-                figures[f"cosines-{data}-{method.label}"] = figure
     paths: list[Path] = []
     for name, figure in figures.items():
         path = folder / f"{_file_name(name)}.png"
@@ -66,28 +48,36 @@ def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
 
 
 def _file_name(text: str) -> str:
-    """A name that every file system takes, cut where it is too long."""
-    name = re.sub(r"[^\w.,=+-]+", "_", text)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return name if len(name) <= _NAME_LENGTH else f"{name[:_NAME_LENGTH]}-{digest}"
+    """A name that every file system takes; a changed one gets a hash, so that no two are equal."""
+    name = re.sub(r"[^\w.,=+-]+", "_", text).encode()[:_NAME_LENGTH].decode(errors="ignore")
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _accuracies(comparison: Comparison) -> Figure:
     rows = comparison.rows
     cells = [[*(row.cells.get(d) for d in comparison.domains), row.average] for row in rows]
+    marks = SeedMarks(cell.trials for line in cells for cell in line if cell is not None)
     return plot_accuracies(
-        [row.method.label for row in rows],
+        [row.method.shown for row in rows],
         [row.method.kind for row in rows],
-        [*comparison.domains, "Avg"],
+        [*comparison.domains, AVERAGE],
         [[_MISSING if cell is None else cell.mean for cell in line] for line in cells],
-        [[_MISSING if cell is None else _error(cell) for cell in line] for line in cells],
+        [[_MISSING if c is None or c.error is None else c.error for c in line] for line in cells],
         title=f"{comparison.data}: {RULES[comparison.rule]}",
+        notes=[[_note(marks, None if c is None else c.trials) for c in line] for line in cells],
+        axis="accuracy on the held-out domain in % (better \u2192), "
+        f"{errors_text(comparison)}; n = {len(marks.usual)}, {seeds(marks.usual)}",
     )
 
 
-def _error(cell: Cell) -> float:
-    """One trial has no error to draw."""
-    return cell.error if cell.n > 1 else _MISSING
+def _note(marks: SeedMarks, trials: tuple[Trial, ...] | None) -> str:
+    """What is written where the seeds are not the usual ones, or where there are none."""
+    if trials is None:
+        return "no complete seed"
+    if not marks.mark(trials):
+        return ""
+    named = seeds(trials)
+    return f"n = {len(trials)}, {named if len(named) <= _NOTE_LENGTH else 'other seeds'}"
 
 
 def _differences(comparisons: Sequence[Comparison]) -> Figure:
@@ -97,94 +87,76 @@ def _differences(comparisons: Sequence[Comparison]) -> Figure:
         for row in comparison.rows
         if row.difference is not None
     }
-    kinds = {row.method.label: row.method.kind for c in comparisons for row in c.rows}
-    labels = [label for label in kinds if any(label == told for told, _ in found)]
+    methods = {row.method.label: row.method for c in comparisons for row in c.rows}
+    named: dict[str, dict[str, None]] = {}
+    for row in (row for comparison in comparisons for row in comparison.rows):
+        if row.method.base is not None:
+            named.setdefault(row.method.label, {})[row.method.base] = None
+    bases = {label: ", ".join(found) for label, found in named.items()}
+    labels = list(bases)
     names = [comparison.data for comparison in comparisons]
-    values = np.full((len(labels), len(names), 3), _MISSING)
-    for (label, data), difference in found.items():
-        ends = [_MISSING if e is None else e for e in (difference.low, difference.high)]
-        values[labels.index(label), names.index(data)] = difference.mean, *ends
-    baselines = {c.baseline.method.label for c in comparisons if c.baseline is not None}
+    marks = SeedMarks(difference.trials for difference in found.values())
+    lines = [[found.get((label, name)) for name in names] for label in labels]
+    single = len(set(bases.values())) == 1
     return plot_differences(
-        labels,
-        [kinds[label] for label in labels],
-        values[..., 0],
-        values[..., 1:],
+        labels if single else [f"{label} vs {bases[label]}" for label in labels],
+        [methods[label].kind for label in labels],
+        [[_MISSING if d is None else d.mean for d in line] for line in lines],
+        [[_ends(difference) for difference in line] for line in lines],
         names,
-        baseline=f"{baselines.pop()}" if len(baselines) == 1 else "the baseline",
+        samples=[[() if d is None else d.values for d in line] for line in lines],
+        notes=[[_note(marks, None if d is None else d.trials) for d in line] for line in lines],
+        axis=f"difference to {bases[labels[0]] if single else 'the base'} in points "
+        "(better \u2192), mean and 95 % t interval; "
+        f"n = {len(marks.usual)} pairs, {seeds(marks.usual)}",
     )
 
 
+def _ends(difference: Difference | None) -> list[float]:
+    if difference is None or difference.low is None or difference.high is None:
+        return [_MISSING, _MISSING]
+    return [difference.low, difference.high]
+
+
 def _search(data: str, methods: Sequence[Method]) -> Figure:
+    labels, count = _with_counts(methods, [len(_gains(m, "mean_gain")) for m in methods])
     return plot_search(
-        [method.label for method in methods],
+        labels,
         [float(np.mean(_gains(method, "mean_gain"))) for method in methods],
         [
             float(np.mean(values)) if values else _MISSING
             for values in (_gains(method, "mean_transfer") for method in methods)
         ],
-        title=f"{data}: what the search gains",
+        title=f"{data}: what the search gains, n = {count} runs",
     )
 
 
 def _gains(method: Method, name: str) -> list[float]:
-    found = (getattr(run.search, name) for run in _single(method) if run.search is not None)
+    found = (getattr(run.search, name) for run in _timed(method) if run.search is not None)
     return [value for value in found if value is not None]
 
 
 def _cost(data: str, methods: Sequence[Method]) -> Figure:
-    runs = [_single(method) for method in methods]
+    runs = [_timed(method) for method in methods]
+    labels, count = _with_counts(methods, [len(found) for found in runs])
     return plot_cost(
-        [method.label for method in methods],
+        labels,
         [np.mean([run.seconds for run in found]) for found in runs],
         [np.mean([run.search.seconds if run.search else 0.0 for run in found]) for found in runs],
-        title=f"{data}: time of a run",
+        title=f"{data}: time of a run, mean of n = {count} runs",
     )
 
 
-def _single(method: Method) -> list[Run]:
-    return [run for run in method.runs if len(run.test_domains) == 1]
+def _with_counts(methods: Sequence[Method], counts: Sequence[int]) -> tuple[list[str], int]:
+    """The rows' names, with the number of runs where it is not the usual one, which follows."""
+    usual = Counter(counts).most_common(1)[0][0]
+    labels = [
+        method.label if count == usual else f"{method.label} (n = {count})"
+        for method, count in zip(methods, counts, strict=True)
+    ]
+    return labels, usual
 
 
-def _cosines(data: str, method: Method) -> Figure | None:
-    """The cosines of the runs that hold out the first domain of which there are any."""
-    for domain in dict.fromkeys(run.test_domains for run in _single(method)):
-        runs = [run for run in _single(method) if run.test_domains == domain]
-        tables = [table for table in map(_read_cosines, runs) if table]
-        steps = sorted(set.intersection(*(set(table) for table in tables))) if tables else []
-        if steps:
-            break
-    else:
-        return None
-    windows = {run.search.window for run in runs if run.search is not None}
-    figure = plot_cosines(
-        steps,
-        np.mean([[table[step] for step in steps] for table in tables], axis=0),
-        runs[0].source_domains,
-        window=windows.pop() if len(windows) == 1 else None,
-    )
-    count = f"{len(tables)} run{'s' if len(tables) > 1 else ''}"
-    title = f"{data}, {domain[0]!r} held out, mean of {count}: {method.label}"
-    title = textwrap.fill(title, _TITLE_WIDTH, max_lines=3)
-    figure.axes[0].set_title(title, fontsize=10, loc="left")
-    return figure
-
-
-def _read_cosines(run: Run) -> dict[int, np.ndarray]:
-    """Step to the cosine matrix, from the metrics; empty if they have none or are broken."""
-    domains = run.source_domains
-    pairs = list(itertools.combinations(range(len(domains)), 2))
-    columns = [f"conflict/{domains[i]}-{domains[j]}" for i, j in pairs]
-    found: dict[int, np.ndarray] = {}
-    try:
-        with (run.folder / "metrics.csv").open(newline="") as file:
-            for line in csv.DictReader(file):
-                values = [line.get(column) for column in columns]
-                if all(values):
-                    matrix = np.eye(len(domains))
-                    for (i, j), value in zip(pairs, values, strict=True):
-                        matrix[i, j] = matrix[j, i] = float(value or "nan")
-                    found[int(line["step"])] = matrix
-    except (OSError, ValueError, KeyError, csv.Error):
-        return {}
-    return found
+def _timed(method: Method) -> Sequence[Run]:
+    """The runs with one domain held out, if there are any."""
+    return [run for run in method.runs if len(run.test_domains) == 1] or method.runs

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
@@ -18,6 +20,16 @@ __all__ = ["to_csv", "to_latex", "to_markdown", "to_text"]
 _GAP = 2  # between columns, with the divider, which is blank
 _LABELS = 3  # a share of the width that labels may take before they are wrapped
 _NARROW = 20
+_LATEX_HEAD = r"""
+% Needs \usepackage{booktabs}; for names in other alphabets also XeLaTeX or LuaLaTeX.
+% A whole document, with this text saved as tables.tex:
+%   \documentclass{article}
+%   \usepackage[T1]{fontenc}
+%   \usepackage{booktabs}
+%   \begin{document}
+%   \input{tables}
+%   \end{document}
+"""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -32,19 +44,14 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
 }
 
 
 def to_text(parts: Iterable[Table | Note], width: int | None = None) -> str:
-    """Writes for a terminal; a table that is too wide goes on below itself.
-
-    Args:
-        parts: The report.
-        width: In characters; the terminal's, or 80 where there is none, if None.
-
-    Returns:
-        The text.
-    """
+    """Writes for a terminal of this width, its own if None; a table too wide is continued below."""
     width = width or shutil.get_terminal_size().columns
     output = io.StringIO()
     console = Console(file=output, width=width, color_system=None)
@@ -64,14 +71,7 @@ def to_text(parts: Iterable[Table | Note], width: int | None = None) -> str:
 
 
 def to_markdown(parts: Iterable[Table | Note]) -> str:
-    """Writes Markdown as GitHub reads it.
-
-    Args:
-        parts: The report.
-
-    Returns:
-        The text.
-    """
+    """Writes Markdown as GitHub reads it."""
     texts: list[str] = []
     for part in parts:
         if isinstance(part, Table):
@@ -87,28 +87,34 @@ def to_markdown(parts: Iterable[Table | Note]) -> str:
 
 
 def to_latex(tables: Iterable[Table]) -> str:
-    """Writes LaTeX tables, which need the package ``booktabs``.
-
-    Args:
-        tables: The tables.
-
-    Returns:
-        The text.
-    """
-    texts: list[str] = []
+    """Writes LaTeX tables with labels and the best in bold, after a comment on what they need."""
+    texts = [_LATEX_HEAD.lstrip()]
+    labels: Counter[str] = Counter()
     for table in tables:
-        head, *rows = (
-            "    " + " & ".join(map(_latex, row)) + r" \\" for row in (table.columns, *table.rows)
+        label = re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")
+        labels[label] += 1
+        label += f"-{labels[label]}" if labels[label] > 1 else ""
+        rows = [
+            [
+                rf"\textbf{{{_latex(x)}}}" if (r, c) in table.best else _latex(x)
+                for c, x in enumerate(row)
+            ]
+            for r, row in enumerate(table.rows)
+        ]
+        # braces, since [ or * after a line's end would be an argument of it
+        head, *lines = (
+            "    {}" + " & ".join(row) + r" \\" for row in (list(map(_latex, table.columns)), *rows)
         )
         texts += [
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{{_latex(table.title)}. {_latex(table.caption)}}}",
+            rf"  \label{{tab:{label}}}",
             rf"  \begin{{tabular}}{{l{'c' * (len(table.columns) - 1)}}}",
             r"    \toprule",
             head,
             r"    \midrule",
-            *rows,
+            *lines,
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -118,14 +124,7 @@ def to_latex(tables: Iterable[Table]) -> str:
 
 
 def to_csv(lines: Iterable[Mapping[str, object]]) -> str:
-    """Writes comma-separated values, numbers with six decimals, what is missing empty.
-
-    Args:
-        lines: With some of the keys of ``COLUMNS``.
-
-    Returns:
-        The text.
-    """
+    """Writes comma-separated values: numbers with six decimals, nothing for what is missing."""
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -180,4 +179,6 @@ def _markdown(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    """Special characters escaped, and two hyphens kept from becoming a dash."""
+    escaped = "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return escaped.replace("--", "-{}-").replace("--", "-{}-")

@@ -4,17 +4,17 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gga_lightning.report.results import Run
 from gga_lightning.report.runs import Finding
 
-__all__ = ["Method", "find_baseline", "group_methods", "mark_kinds", "order_domains"]
+__all__ = ["CONTROLS", "Method", "group_methods", "order_domains"]
 
 _UNSET, _DRAWN = "unset", "drawn"
 
-_CONTROLS = ("annealing.control", "annealing.modulation", "data.shuffle_domains")
+CONTROLS = ("annealing.control", "annealing.modulation", "data.shuffle_domains")
 
 _IDLE = {"data.dataset.cache"}  # of no effect on accuracies
 
@@ -28,8 +28,10 @@ class Method:
         annealing: The annealing's, ``"none"`` without.
         label: What the row is called; no two methods of a data set share one.
         runs: Its runs, by held-out domains, trial and draw of hyperparameters.
-        kind: ``"baseline"``, ``"control"``, ``"plain"`` (the base algorithm alone, set otherwise
-            than the baseline) or ``"method"``.
+        kind: ``"baseline"``, ``"control"``, ``"plain"`` (ERM alone, with other settings than the
+            baseline) or ``"method"``.
+        settings: Names and values, without seeds; equal for all draws of hyperparameters.
+        base: The label of the row that this one is compared with, None if there is none.
     """
 
     algorithm: str
@@ -37,11 +39,19 @@ class Method:
     label: str
     runs: tuple[Run, ...]
     kind: str = "method"
+    settings: frozenset[tuple[str, str]] = frozenset()
+    base: str | None = None
 
     @property
     def bare(self) -> bool:
         """Whether no setting is in the label."""
         return self.label == _name(self.algorithm, self.annealing)
+
+    @property
+    def shown(self) -> str:
+        """The label, with the number of runs that diverged."""
+        count = sum(run.diverged is not None for run in self.runs)
+        return f"{self.label} ({count} diverged)" if count else self.label
 
 
 def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
@@ -54,8 +64,8 @@ def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
         runs: Runs of one data set.
 
     Returns:
-        The methods by algorithm, annealing and label, controls after their method; and the runs
-        that repeat another one's method, domain, trial and draw.
+        The methods by label, and the runs that repeat another one's method, domain, trial and
+        draw.
     """
     named: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
@@ -67,56 +77,12 @@ def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
         for run in members:
             groups[_settings(run)].append(run)
         labels = _labels([dict(identity) for identity in groups])
-        for label, group in zip(labels, groups.values(), strict=True):
+        for label, (settings, group) in zip(labels, groups.items(), strict=True):
             kept, repeated = _once(group)
             findings += repeated
             text = _name(algorithm, annealing) + label
-            methods.append(Method(algorithm, annealing, text, kept, _kind(kept[0])))
-    return sorted(methods, key=lambda method: _place(method, methods)), findings
-
-
-def find_baseline(methods: Sequence[Method], name: str) -> Method | None:
-    """Finds the row that the others are compared with.
-
-    Args:
-        methods: Those of one data set.
-        name: A row's label, or ``algorithm/annealing``. If several rows are of these, the one
-            without settings in its label is meant, else the only one that is no control.
-
-    Returns:
-        The row, or None if there is none or it is not clear which.
-    """
-    found = [m for m in methods if name in (m.label, f"{m.algorithm}/{m.annealing}")]
-    for part in (
-        [m for m in found if m.label == name],
-        [m for m in found if m.bare],
-        found,
-        [m for m in found if m.kind != "control"],
-    ):
-        if len(part) == 1:
-            return part[0]
-    return None
-
-
-def mark_kinds(methods: Iterable[Method], baseline: Method | None) -> list[Method]:
-    """Puts the baseline first and tells plain training, set otherwise, from methods.
-
-    Args:
-        methods: In order.
-        baseline: One of them, if there is one.
-
-    Returns:
-        The same methods, their kinds complete.
-    """
-    marked: list[Method] = []
-    for method in methods:
-        if method is baseline:
-            marked.insert(0, replace(method, kind="baseline"))
-        elif method.kind == "method" and (method.algorithm, method.annealing) == ("erm", "none"):
-            marked.append(replace(method, kind="plain"))
-        else:
-            marked.append(method)
-    return marked
+            methods.append(Method(algorithm, annealing, text, kept, _kind(kept[0]), settings))
+    return sorted(methods, key=lambda method: method.label), findings
 
 
 def order_domains(runs: Iterable[Run]) -> list[str]:
@@ -152,25 +118,9 @@ def _name(algorithm: str, annealing: str) -> str:
 
 def _kind(run: Run) -> str:
     settings = run.settings
-    control, modulation, shuffle = (settings.get(name) for name in _CONTROLS)
+    control, modulation, shuffle = (settings.get(name) for name in CONTROLS)
     controlled = control is not None or modulation in {"constant", "agreement"} or shuffle is True
     return "control" if controlled else "method"
-
-
-def _place(method: Method, methods: Iterable[Method]) -> tuple[str, str, bool, str, str]:
-    """A control comes after the method whose name its own begins with."""
-    control = method.kind == "control"
-    family = method.annealing
-    if control:
-        named = [
-            other.annealing
-            for other in methods
-            if other.kind != "control" and f"{family}_".startswith(f"{other.annealing}_")
-        ]
-        family = max(named, key=len, default=family)
-    # "none" is the algorithm alone
-    family = "" if family == "none" else family
-    return method.algorithm, family, control, method.annealing, method.label
 
 
 def _settings(run: Run) -> frozenset[tuple[str, str]]:
@@ -211,7 +161,7 @@ def _labels(methods: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _enough(values: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> list[str]:
     """As many settings as tell the methods apart: the chief ones, then those that tell most."""
-    chosen = [name for name in texts if name in (*_CONTROLS, "backbone")]
+    chosen = [name for name in texts if name in (*CONTROLS, "backbone")]
 
     def told_apart(*more: str) -> int:
         return len(set(zip(*(values[name] for name in [*chosen, *more]), strict=True)))

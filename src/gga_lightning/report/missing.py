@@ -14,7 +14,7 @@ from gga_lightning.report.rules import Trial, trial_of
 __all__ = ["MissingJob", "commands", "missing_jobs"]
 
 _VARIED = ("data.test_domain", "seed", "data.split_seed", "hparams_seed")
-_KEYWORDS = {"null", "true", "false", "inf", "nan"}
+_KEYWORDS = {"null", "true", "false", "inf", "nan", "all", "pairs"}
 
 
 class MissingJob(NamedTuple):
@@ -67,15 +67,7 @@ def missing_jobs(
 
 
 def commands(method: Method, jobs: Iterable[MissingJob]) -> list[str]:
-    """Writes commands that run exactly these jobs.
-
-    Args:
-        method: The method, whose runs lend their overrides.
-        jobs: What to run.
-
-    Returns:
-        Shell commands, few of them: jobs with the same domains for the same seeds go together.
-    """
+    """Writes few shell commands that run exactly these jobs, by the overrides of the runs."""
     groups: dict[_Template, dict[int, list[MissingJob]]] = {}
     for job in jobs:
         draws = groups.setdefault(_template(method.runs, job), {})
@@ -172,16 +164,7 @@ def _shell(text: str) -> str:
 
 
 def _quoted(name: str, numbers: bool = False) -> str:
-    """A domain's name as Hydra reads it back as it is.
-
-    Args:
-        name: The name.
-        numbers: Whether a number stays a text, as where sweeps hold out ``all`` domains; to the
-            job's identity these are not the same.
-
-    Returns:
-        The name, in quotes if need be.
-    """
+    """A name as Hydra reads it; ``numbers``: a number stays a text, as with ``all`` domains."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|0|[1-9][0-9]*", name)
     if plain and name.lower() not in _KEYWORDS and not (numbers and name.isdigit()):
         return name

@@ -1,5 +1,6 @@
 """What a report says below its tables: gaps, versions, folders that do not count."""
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -10,13 +11,8 @@ from gga_lightning.report.runs import Finding
 from gga_lightning.report.statistics import Comparison
 from gga_lightning.report.tables import Note
 
-__all__ = ["INTERVAL_NOTE", "finding_notes", "gap_note", "version_notes"]
+__all__ = ["finding_notes", "gap_note", "version_notes"]
 
-INTERVAL_NOTE = (
-    "An interval says how far the mean difference moves when the same trials are drawn again with "
-    "replacement; it is too narrow for less than about ten trials, says nothing about other "
-    "data, and is not corrected for having looked at several rows."
-)
 # what a finished run's absence is called, in the order in which it is told
 _FINDINGS = {
     "left out": "left out",
@@ -24,25 +20,18 @@ _FINDINGS = {
     "failed": "failed",
     "unfinished": "unfinished",
     "duplicate": "counted once",
+    "diverged": "diverged, and counted all the same",
 }
 
 
 def gap_note(comparison: Comparison, told: set[str]) -> list[Note]:
-    """Names the commands that fill the gaps.
-
-    Args:
-        comparison: The rows of one data set under one rule.
-        told: Commands that were named before and need not be again; the new ones are added.
-
-    Returns:
-        A note, or none if there is nothing new.
-    """
+    """Names the commands that fill the gaps, and adds them to those that were told before."""
     pairs = comparison.rule == LEAVE_ONE_OUT
-    baseline = comparison.baseline
-    compared = {trial_of(run) for run in baseline.method.runs} if baseline else set()
+    trials = {row.method.label: set(map(trial_of, row.method.runs)) for row in comparison.rows}
     lines = [
         command
         for row in comparison.rows
+        for compared in [trials.get(row.method.base or "", set())]
         for command in commands(
             row.method,
             missing_jobs(row.method, comparison.domains, trials=compared, pairs=pairs),
@@ -55,14 +44,7 @@ def gap_note(comparison: Comparison, told: set[str]) -> list[Note]:
 
 
 def finding_notes(findings: Iterable[Finding]) -> list[Note]:
-    """Names the folders that are not counted.
-
-    Args:
-        findings: Them.
-
-    Returns:
-        A note for each kind.
-    """
+    """Names the folders that are not counted, in a note for each kind."""
     order = list(_FINDINGS)
     ordered = sorted(findings, key=lambda finding: (order.index(finding.kind), finding.folder))
     notes: list[Note] = []
@@ -74,23 +56,12 @@ def finding_notes(findings: Iterable[Finding]) -> list[Note]:
 
 
 def version_notes(data: str, runs: Iterable[Run]) -> list[Note]:
-    """Says which packages differ between the runs of one data set.
-
-    Args:
-        data: The data set.
-        runs: Its runs.
-
-    Returns:
-        A note for each such package.
-    """
-    found: dict[str, dict[str, int]] = {}
-    for run in runs:
-        for package, version in run.versions.items():
-            counts = found.setdefault(package, {})
-            counts[version] = counts.get(version, 0) + 1
-    return [
-        Note(f"{data}: runs of different versions of {package}: {', '.join(texts)}.")
-        for package, counts in sorted(found.items())
-        if len(counts) > 1
-        for texts in [[f"{version} ({count})" for version, count in sorted(counts.items())]]
-    ]
+    """Names the packages whose versions differ between the runs of one data set."""
+    counts = Counter(found for run in runs for found in run.versions.items())
+    notes: list[Note] = []
+    for package, grouped in groupby(sorted(counts), key=lambda found: found[0]):
+        texts = [f"{version} ({counts[package, version]})" for _, version in grouped]
+        if len(texts) > 1:
+            text = f"{data}: runs of different versions of {package}: {', '.join(texts)}."
+            notes.append(Note(text))
+    return notes

@@ -13,12 +13,15 @@ __all__ = [
     "Search",
     "Selection",
     "earliest_best",
+    "mean",
     "parse_result",
     "same_selection",
 ]
 
-_TIE = 1e-6  # accuracies are logged in single precision: nearer ones are equal
+_TIE = 1e-6  # accuracies are logged in single precision: closer ones are equal
 _RULES = ("training_domain_validation", "oracle", "last")
+_TEXTS = ("data", "algorithm", "annealing", "backbone", "config_hash")
+_SEEDS = ("seed", "split_seed", "hparams_seed")
 T = TypeVar("T")
 
 
@@ -75,8 +78,9 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: Where it lies.
+        folder: Where it is.
         data: The data set.
+        data_path: Where its files are, for users' own data; None for others.
         test_domains: The held-out domains.
         source_domains: The others, in the data set's order.
         algorithm: The chosen option of the group ``algorithm``; so too ``annealing``, ``backbone``.
@@ -85,8 +89,9 @@ class Run:
         hparams_seed: Which draw of hyperparameters.
         hyperparameters: What that draw set.
         evaluations: Every validation pass, in order.
-        selections: Rule to what it chose, ties to the earliest.
+        selections: Rule to what it chose.
         search: What the search did, None where there was none.
+        diverged: The step by which losses or weights were not finite; None if they were.
         seconds: Time of the run.
         versions: Package to its version.
         config_hash: The same job, the same hash.
@@ -97,6 +102,7 @@ class Run:
 
     folder: Path
     data: str
+    data_path: str | None
     test_domains: tuple[str, ...]
     source_domains: tuple[str, ...]
     algorithm: str
@@ -109,6 +115,7 @@ class Run:
     evaluations: tuple[RecordedPass, ...]
     selections: Mapping[str, Selection]
     search: Search | None
+    diverged: int | None
     seconds: float
     versions: Mapping[str, str]
     config_hash: str
@@ -117,19 +124,7 @@ class Run:
 
 
 def parse_result(folder: Path, result: object) -> Run:
-    """Checks what a ``result.json`` holds and applies the selection rules anew.
-
-    Args:
-        folder: Where it lies.
-        result: What JSON makes of it.
-
-    Returns:
-        The run.
-
-    Raises:
-        ValueError: If something is missing, of a wrong type or out of range, or if the stored
-            selections disagree with the evaluations.
-    """
+    """Makes a run of what a ``result.json`` holds, or raises a ValueError that names the fault."""
     if not isinstance(result, dict):
         raise ValueError(f"must hold an object, holds {_shown(result)}")
     held_out = _names(result, "test_domains")
@@ -146,53 +141,59 @@ def parse_result(folder: Path, result: object) -> Run:
     if missing:
         raise ValueError(f"`selections` lacks `{missing[0]}`")
     search = _take(result, "search", (dict, type(None)))
+    path = _take({"data_path": None, **result}, "data_path", (str, type(None)))
     return Run(
         folder=folder,
-        data=_take(result, "data", str),
+        data_path=None if path is None else str(Path(path)),  # without a slash at its end
         test_domains=held_out,
         source_domains=sources,
-        algorithm=_take(result, "algorithm", str),
-        annealing=_take(result, "annealing", str),
-        backbone=_take(result, "backbone", str),
-        seed=_take(result, "seed", int),
-        split_seed=_take(result, "split_seed", int),
-        hparams_seed=_take(result, "hparams_seed", int),
+        **{name: _take(result, name, str) for name in _TEXTS},
+        **{name: _take(result, name, int) for name in _SEEDS},
         hyperparameters=_take(result, "hyperparameters", dict),
         evaluations=evaluations,
-        selections=_recomputed(evaluations, stored, sources, held_out),
+        selections=_checked(stored, evaluations, sources, held_out),
         search=None if search is None else _search(search),
+        diverged=_take({"diverged": None, **result}, "diverged", (int, type(None))),
         seconds=_number(result, "seconds"),
         versions={str(k): str(v) for k, v in _take(result, "versions", dict).items()},
-        config_hash=_take(result, "config_hash", str),
         overrides=_names(result, "overrides"),
         settings=_take(result, "settings", dict),
     )
 
 
 def earliest_best(values: Iterable[float]) -> int:
-    """Finds the earliest of the best values, up to the precision in which they were logged.
+    """Finds the best value; the earliest wins a tie.
+
+    This is the one rule for ties, for checkpoints, ``result.json`` and reports alike. A later
+    value is better only if it exceeds the best one before it by more than rounding, 1e-6. The
+    choice among the first n values is therefore known when the n-th arrives.
 
     Args:
         values: At least one.
 
     Returns:
         Its index.
+
+    Example:
+        >>> earliest_best([0.25, 0.5, 0.5 + 6e-8, 0.5])
+        1
     """
     listed = list(values)
-    best = max(listed)
-    return next(index for index, value in enumerate(listed) if value >= best - _TIE)
+    best = 0
+    for index, value in enumerate(listed):
+        if value > listed[best] + _TIE:
+            best = index
+    return best
+
+
+def mean(values: Iterable[float]) -> float:
+    """Computes a mean that does not depend on the order of the values."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed)
 
 
 def same_selection(one: Selection, other: Selection) -> bool:
-    """Compares selections up to the precision in which they were logged.
-
-    Args:
-        one: The one.
-        other: The other.
-
-    Returns:
-        Whether they are of the same step and accuracies.
-    """
+    """Compares steps, and accuracies up to the precision in which they were logged."""
     return one.step == other.step and all(
         abs(getattr(one, name) - getattr(other, name)) <= _TIE
         for name in ("val_acc", "oracle_acc", "test_acc")
@@ -232,36 +233,31 @@ def _search(entry: Mapping[str, Any]) -> Search:
     )
 
 
-def _recomputed(
-    evaluations: tuple[RecordedPass, ...],
+def _checked(
     stored: Mapping[str, Selection],
+    evaluations: tuple[RecordedPass, ...],
     sources: tuple[str, ...],
     held_out: tuple[str, ...],
 ) -> Mapping[str, Selection]:
-    """The selections anew; those of SWAD, of averaged weights, are not among the evaluations."""
-    if not evaluations:
-        return stored
-    means = [
+    """The stored selections, if the evaluations have none that is better."""
+    passes = [
         Selection(
             evaluation.step,
-            _mean(evaluation.accuracies[f"val/{domain}"] for domain in sources),
-            _mean(evaluation.accuracies[f"oracle/{domain}"] for domain in held_out),
-            _mean(evaluation.accuracies[f"test/{domain}"] for domain in held_out),
+            *(
+                mean(evaluation.accuracies[f"{part}/{domain}"] for domain in domains)
+                for part, domains in (("val", sources), ("oracle", held_out), ("test", held_out))
+            ),
         )
         for evaluation in evaluations
     ]
-    chosen = {
-        "training_domain_validation": means[earliest_best(e.val_acc for e in means)],
-        "oracle": means[earliest_best(e.oracle_acc for e in means)],
-        "last": means[-1],
-    }
     criteria = {"training_domain_validation": "val_acc", "oracle": "oracle_acc", "last": "step"}
-    for rule, selection in chosen.items():
-        claimed, criterion = stored[rule], criteria[rule]
-        agrees = abs(getattr(claimed, criterion) - getattr(selection, criterion)) <= _TIE
-        if not agrees or not any(same_selection(claimed, evaluation) for evaluation in means):
+    for rule, criterion in criteria.items() if passes else ():
+        # those of SWAD are of averaged weights, which are not among the evaluations
+        own = [found for found in passes if same_selection(found, stored[rule])]
+        values = [getattr(found, criterion) for found in (*own[:1], *passes)]
+        if not own or earliest_best(values) != 0:
             raise ValueError(f"`selections.{rule}` disagrees with `evaluations`")
-    return {**stored, **chosen}
+    return stored
 
 
 def _take(entry: Mapping[str, Any], name: str, kind: type[T] | tuple[type, ...]) -> Any:
@@ -294,11 +290,6 @@ def _accuracy(entry: Mapping[str, Any], name: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"`{name}` must be in [0, 1], is {value}")
     return value
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return math.fsum(listed) / len(listed)
 
 
 def _shown(value: Any) -> str:

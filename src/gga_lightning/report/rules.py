@@ -8,14 +8,14 @@ Source: Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2
 looks at the last checkpoint alone and is `oracle_last` here; `oracle` is that of SWAD's code.
 """
 
-import math
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from gga_lightning.report.results import Run, Selection, earliest_best
+from gga_lightning.report.results import Run, Selection, earliest_best, mean
 
-__all__ = ["RULES", "Accuracies", "Trial", "apply_rule", "trial_of"]
+__all__ = ["RULES", "Accuracies", "Trial", "apply_rule", "seeds", "trial_of"]
 
 LEAVE_ONE_OUT = "leave_one_domain_out"
 
@@ -49,28 +49,25 @@ Accuracies = Mapping[tuple[Trial, str], float]
 
 
 def trial_of(run: Run) -> Trial:
-    """Tells which trial a run belongs to.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Its trial.
-    """
+    """Finds the trial that a run belongs to."""
     return Trial(run.split_seed, run.seed)
 
 
+def seeds(trials: Iterable[Trial]) -> str:
+    """Names trials, such as ``seeds 0-2, 5``, or by both numbers if splits have other seeds."""
+    ordered = sorted(trials)
+    plural = "s" if len(ordered) > 1 else ""
+    if any(trial.split_seed != trial.seed for trial in ordered):
+        return f"split/seed{plural} {', '.join(f'{t.split_seed}/{t.seed}' for t in ordered)}"
+    ranges: list[str] = []
+    for _, grouped in itertools.groupby(enumerate(ordered), lambda pair: pair[1].seed - pair[0]):
+        run = [trial.seed for _, trial in grouped]
+        ranges.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
+    return f"seed{plural} {', '.join(ranges)}"
+
+
 def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
-    """Applies a model selection rule to the runs of one method on one data set.
-
-    Args:
-        rule: One of ``RULES``.
-        runs: The runs, at most one for each trial, held-out domains and draw of hyperparameters.
-
-    Returns:
-        Trial and held-out domain to the accuracy on that domain's larger part, in [0, 1]. Those
-        that the runs do not suffice for are missing.
-    """
+    """Applies a model selection rule to the runs of one method, where they suffice for it."""
     single: dict[tuple[Trial, str], list[Run]] = defaultdict(list)
     pairs: dict[tuple[Trial, int, frozenset[str]], Run] = {}
     for run in sorted(runs, key=lambda run: run.hparams_seed):
@@ -113,6 +110,6 @@ def _leave_one_out(
     steps = sorted(reported.keys() & set.intersection(*(set(table) for table in tables)))
     if not steps:
         return None
-    means = [math.fsum(table[step] for table in tables) / len(tables) for step in steps]
+    means = [mean(table[step] for table in tables) for step in steps]
     best = earliest_best(means)
     return means[best], reported[steps[best]]

@@ -19,7 +19,8 @@ class Finding:
     """A folder that is not counted, or not counted again.
 
     Attributes:
-        kind: ``"left out"``, ``"failed"``, ``"unfinished"``, ``"duplicate"`` or ``"conflict"``.
+        kind: ``"left out"``, ``"failed"``, ``"unfinished"``, ``"duplicate"``, ``"conflict"``
+            or ``"diverged"``, which is counted and marked.
         folder: Which.
         reason: Why, in one line.
     """
@@ -43,19 +44,9 @@ class Reading:
 
 
 def read_runs(roots: Iterable[Path]) -> Reading:
-    """Reads every run folder below some folders.
-
-    Args:
-        roots: The folders, which may themselves be run folders.
-
-    Returns:
-        The finished runs, and what was left out.
-
-    Raises:
-        ValueError: If one of them is no folder.
-    """
+    """Reads every run folder in or below these folders, and names those that do not count."""
     reading = Reading()
-    seen: dict[str, Run] = {}
+    seen: dict[tuple[str, str | None], Run] = {}
     for folder in _run_folders(roots):
         try:
             run = _read(folder)
@@ -66,9 +57,13 @@ def read_runs(roots: Iterable[Path]) -> Reading:
             reason = " ".join(f"result.json: {error}".split())
             reading.findings.append(Finding("left out", folder, reason))
             continue
-        first = seen.setdefault(run.config_hash, run)
+        # one relative path, typed in two places, is two data sets
+        first = seen.setdefault((run.config_hash, run.data_path), run)
         if first is run:
             reading.runs.append(run)
+            if run.diverged is not None:
+                reason = f"loss or weights not finite by step {run.diverged}"
+                reading.findings.append(Finding("diverged", folder, reason))
         else:
             reading.findings.append(_repeated(first, run))
     return reading

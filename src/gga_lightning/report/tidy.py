@@ -2,28 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-from gga_lightning.report.paper import PRINTED
-from gga_lightning.report.statistics import Cell, Comparison
-from gga_lightning.report.tables import AVERAGE, printed_label
+from gga_lightning.report.paper import PRINTED, printed_label
+from gga_lightning.report.rules import seeds
+from gga_lightning.report.statistics import Cell, Comparison, Difference
+from gga_lightning.report.tables import AVERAGE
 
 __all__ = ["COLUMNS", "tidy"]
 
 COLUMNS = (
-    *("data", "selection", "row", "kind", "domain", "mean", "se", "sd", "n"),
-    *("difference", "low", "high", "pairs", "better", "equal", "worse", "cost"),
+    *("data", "selection", "row", "kind", "domain", "mean", "se", "sd", "n", "seeds"),
+    *("base", "difference", "low", "high", "p", "clear"),
+    *("pairs", "pair_seeds", "pair_domains", "better", "equal", "worse", "cost"),
 )
 
 
 def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[Mapping[str, object]]:
-    """Lays out all numbers one line a cell, for other programs.
-
-    Args:
-        comparisons: The rows of each data set under each rule.
-        paper: Whether the paper's numbers come after them, with ``paper`` as the selection.
-
-    Returns:
-        Lines with some of the keys of ``COLUMNS``. Differences are in the lines of the average.
-    """
+    """Lays out all numbers, those of the paper last; lines of averages hold the differences."""
     lines: list[Mapping[str, object]] = []
     for comparison in comparisons:
         for row in comparison.rows:
@@ -33,13 +27,10 @@ def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[Mapp
                 "row": row.method.label,
                 "kind": row.method.kind,
             }
-            cells = [(domain, row.cells.get(domain)) for domain in comparison.domains]
-            lines += [{**shared, "domain": domain, **_numbers(cell)} for domain, cell in cells]
-            whole = {**_numbers(row.average), "sd": row.sd, "n": row.n}
-            found = {} if row.difference is None else vars(row.difference)
-            told = {"difference" if name == "mean" else name: v for name, v in found.items()}
-            cost = {"cost": row.cost}
-            lines.append({**shared, "domain": AVERAGE, **whole, **told, **cost})
+            cells = {domain: row.cells.get(domain) for domain in comparison.domains}
+            lines += [{**shared, "domain": domain, **_cell(c)} for domain, c in cells.items()]
+            told = {"base": row.method.base, "cost": row.cost, **_difference(row.difference)}
+            lines.append({**shared, "domain": AVERAGE, **_cell(row.average), **told})
     names = {comparison.data for comparison in comparisons}
     if paper:
         lines += [
@@ -58,5 +49,21 @@ def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[Mapp
     return lines
 
 
-def _numbers(cell: Cell | None) -> dict[str, object]:
-    return {"n": 0} if cell is None else {"mean": cell.mean, "se": cell.error, "n": cell.n}
+def _cell(cell: Cell | None) -> dict[str, object]:
+    if cell is None:
+        return {"n": 0}
+    told = {"mean": cell.mean, "se": cell.error, "sd": cell.sd}
+    return {**told, "n": len(cell.trials), "seeds": seeds(cell.trials)}
+
+
+def _difference(found: Difference | None) -> dict[str, object]:
+    if found is None:
+        return {}
+    return {
+        "difference": found.mean,
+        **{name: getattr(found, name) for name in ("low", "high", "p", "clear")},
+        "pairs": len(found.values),
+        "pair_seeds": seeds(found.trials),
+        "pair_domains": len(found.domains),
+        **dict(zip(("better", "equal", "worse"), found.counts or (), strict=False)),
+    }

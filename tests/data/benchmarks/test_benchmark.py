@@ -1,8 +1,12 @@
+import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 from gga_lightning.data.benchmarks.benchmark import DatasetError, find_folder
 from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
@@ -106,7 +110,22 @@ class TestBenchmarkFolders:
         assert survey.totals == dict.fromkeys(data.domains, 6)
         assert survey.counts["photo"] == {"cat": 2, "dog": 2, "horse": 2}
         assert survey.faults == []
-        assert len(survey.paths) == 24
+        assert [len(pairs) for pairs in survey.files.values()] == [6] * 4
+
+    def test_files_are_read_as_domainbed_reads_them(self, pacs, tmp_path):
+        data = Image.Exif()
+        data[0x0112] = 6
+        Image.new("RGB", (6, 5)).save(pacs / "PACS/photo/cat/0.jpg", exif=data)
+        truncated = pacs / "PACS/photo/cat/1.jpg"
+        truncated.write_bytes(truncated.read_bytes()[:-20])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kept = PACS(pacs, faulty="leave_out", cache=tmp_path / "cache").domains["photo"]
+        assert len(kept) == 6
+        plain = pickle.loads(pickle.dumps(PACS(pacs).domains["photo"]))
+        assert plain[0][0].shape == (3, 5, 6)
+        assert plain[1][0].shape == (3, 8, 8)
+        assert all(torch.equal(kept[i][0], plain[i][0]) for i in range(2))
 
     def test_what_is_no_domain_is_not_looked_at(self, pacs):
         (pacs / "PACS/__MACOSX/cat").mkdir(parents=True)
@@ -131,7 +150,8 @@ class TestBenchmarkFolders:
             "photo/0.jpg: not in a folder of a class",
             "photo/1.jpg: not in a folder of a class",
             "photo/cat/: no images",
-            "photo/dog/notes.txt: not an image",
+            "photo/dog/notes.txt: .txt is not among the extensions that count: "
+            ".jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp",
             "photo has 4 images, expected 6.",
             "photo has no images of class cat.",
         ]

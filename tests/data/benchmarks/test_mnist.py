@@ -62,6 +62,11 @@ class TestBoth:
             assert targets.unique().tolist() == list(range(data.num_classes))
         assert (data.name, data.num_classes) == (kind.facts.key, kind.facts.num_classes)
 
+    def test_one_name_for_each_class(self, kind, root):
+        names = list("0123456789") if kind is RotatedMNIST else ["5 to 9", "0 to 4"]
+        assert kind(root).classes == names
+        assert kind(root).num_classes == len(names)
+
     def test_depends_on_its_seed_alone(self, kind, root):
         torch.manual_seed(1)
         first = tensors(kind, root)

@@ -1,6 +1,8 @@
 import errno
+import fcntl
 import hashlib
 import io
+import multiprocessing
 import os
 import shutil
 import signal
@@ -182,7 +184,7 @@ class TestFullDisk:
         part = root / "Pair.unfinished" / f"pair.zip.{mark}"
         part.parent.mkdir(parents=True)
         part.symlink_to("/dev/full")
-        with pytest.raises(DatasetError, match=r"disk of .* is full.*goes on from what is in"):
+        with pytest.raises(DatasetError, match=r"disk of .* is full.*resumes from what is in"):
             get(benchmark(archive), root)
         assert not (root / "Pair").exists()
         part.unlink()
@@ -271,6 +273,65 @@ def test_killed(server, root, when):
         assert int(route.asked[0].removeprefix("bytes=").removesuffix("-")) > 60_000
     else:
         assert route.asked == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+class TestTwoAtOnce:
+    fork = multiprocessing.get_context("fork")
+
+    def start(self, server, root, **facts):
+        """Starts a download that goes on only when the server is released."""
+        route = Route(CONTENT, pieces=100_000, stalls=True)
+        first = benchmark(Archive("pair.zip", (server.add("pair.zip", route),)), **facts)
+        process = self.fork.Process(target=download, args=(first, root))
+        process.start()
+        deadline = time.monotonic() + 60
+        while not list(root.glob("Pair.unfinished/pair.zip.*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return first, process, route
+
+    @pytest.mark.parametrize("title", ["Pair", "Another of the same folder"])
+    def test_the_second_waits_and_finds_it_done(self, server, root, title):
+        first, process, route = self.start(server, root)
+        console = Console(file=io.StringIO())
+        said, write = [], console.file.write
+
+        def release(text):
+            if "Waiting" in text:
+                route.pieces = None
+                server.released.set()
+            said.append(text)
+            return write(text)
+
+        console.file.write = release
+        download(replace(first, key="other", title=title), root, console)
+        process.join(60)
+        assert process.exitcode == 0
+        assert "".join(said).splitlines() == [
+            f"Waiting for another process that downloads {root / 'Pair'}.",
+            f"{title} is already in {root / 'Pair'}.",
+        ]
+        assert_whole(root)
+        assert [path.name for path in root.iterdir()] == ["Pair"]
+        assert sum(asked is None for asked in route.asked) == 1
+
+    def test_a_killed_one_is_not_waited_for(self, server, root):
+        first, process, route = self.start(server, root)
+        process.kill()
+        process.join()
+        assert (root / "Pair.lock").exists()
+        route.pieces, route.stalls = None, False
+        assert "Waiting" not in get(first, root)
+        assert [path.name for path in root.iterdir()] == ["Pair"]
+
+    def test_disks_without_locks(self, server, root, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        get(benchmark(plain(server, "pair.zip", CONTENT)), root)
+        assert_whole(root)
 
 
 def test_archives_of_several_parts(server, root):

@@ -2,13 +2,13 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gga_lightning.data.folders import ImageFolders
-from gga_lightning.data.listing import list_folders
+from gga_lightning.data.listing import Listed, list_folders
 
 __all__ = [
     "Archive",
@@ -17,7 +17,7 @@ __all__ = [
     "DatasetError",
     "Survey",
     "find_folder",
-    "survey_folders",
+    "survey_files",
 ]
 
 
@@ -196,12 +196,12 @@ class Survey:
     Attributes:
         counts: Domain to class to number of images.
         faults: A sentence for each thing that is not as it should be.
-        paths: The images.
+        files: Domain to (path, class) of each image, where images are files.
     """
 
     counts: dict[str, Counter[str]]
     faults: list[str]
-    paths: list[Path] = field(default_factory=list[Path])
+    files: Listed = field(default_factory=dict[str, list[tuple[str, str]]])
 
     @property
     def totals(self) -> dict[str, int]:
@@ -219,11 +219,15 @@ class BenchmarkFolders(ImageFolders):
 
     Its constructor warns if there are other numbers of images or classes than are known.
 
+    Files are read as DomainBed reads them: orientations in EXIF data are ignored, and truncated
+    or damaged files are decoded as far as possible. ``gga-data check`` finds such files.
+
     Attributes:
         facts: What is known of it.
     """
 
     facts: ClassVar[Benchmark]
+    domainbed: ClassVar[bool] = True
 
     def __init__(self, root: str | Path, **settings: Any) -> None:
         """Lists the files.
@@ -254,7 +258,7 @@ class BenchmarkFolders(ImageFolders):
         Returns:
             What was found. Faults are wrong numbers of images or classes, and what is no image.
         """
-        survey = survey_folders(cls.facts.require(root), list(cls.facts.domains))
+        survey = survey_files(*list_folders(cls.facts.require(root), list(cls.facts.domains)))
         survey.faults += cls.facts.differences(survey.totals, len(survey.classes))
         survey.faults += [
             f"{domain} has no images of class {label}."
@@ -265,17 +269,15 @@ class BenchmarkFolders(ImageFolders):
         return survey
 
 
-def survey_folders(root: Path, domains: Sequence[str] | None = None) -> Survey:
-    """Lists and counts the images in folders of domains of classes, without opening them.
+def survey_files(listed: Listed, problems: list[str]) -> Survey:
+    """Counts the images of a list, without opening them.
 
     Args:
-        root: The folder of the domains.
-        domains: The domains; all if None.
+        listed: Domain to (path, class) of each image.
+        problems: What does not belong, a line each.
 
     Returns:
-        What was found. Faults are what does not belong.
+        What was found. Faults are the problems.
     """
-    listed, problems = list_folders(root, domains)
     counts = {domain: Counter(label for _, label in pairs) for domain, pairs in listed.items()}
-    paths = [Path(path) for pairs in listed.values() for path, _ in pairs]
-    return Survey(counts, problems, paths)
+    return Survey(counts, problems, listed)

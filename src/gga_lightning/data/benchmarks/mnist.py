@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class _MNIST(ABC):
 
     facts: Benchmark
     input_shape: tuple[int, ...]
+    _classes: Sequence[str] = tuple(map(str, range(10)))
     domains: Mapping[str, TensorDataset]
 
     def __init__(self, root: str | Path, *, seed: int = 0) -> None:
@@ -74,6 +75,7 @@ class _MNIST(ABC):
         """
         self.name = self.facts.key
         self.num_classes = self.facts.num_classes
+        self.classes = list(self._classes)
         images, digits = _read(self.facts.require(root).parent)
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(images), generator=generator)
@@ -124,6 +126,7 @@ class RotatedMNIST(_MNIST):
         facts: What is known of it.
         name: ``"rotated_mnist"``.
         domains: Degrees to images, float32 in [0, 1], and digits.
+        classes: ``"0"`` to ``"9"``.
         num_classes: 10.
         input_shape: ``(1, 28, 28)``.
     """
@@ -149,6 +152,7 @@ class ColoredMNIST(_MNIST):
         facts: What is known of it.
         name: ``"colored_mnist"``.
         domains: Domain name to images, float32 in [0, 1], and labels.
+        classes: ``"5 to 9"`` and ``"0 to 4"``: the label is 1 for digits less than 5.
         num_classes: 2.
         input_shape: ``(2, 28, 28)``.
     """
@@ -161,6 +165,7 @@ class ColoredMNIST(_MNIST):
         num_classes=2,
     )
     input_shape = (2, 28, 28)
+    _classes = ("5 to 9", "0 to 4")
 
     def _change(
         self, domain: str, images: Tensor, digits: Tensor, generator: torch.Generator

@@ -26,6 +26,7 @@ from torchvision.datasets.utils import calculate_md5
 from gga_lightning.data.benchmarks.benchmark import Archive, Benchmark, DatasetError
 from gga_lightning.data.download.archive import BadArchiveError, format_bytes, unpack
 from gga_lightning.data.download.transfer import SourceError, transfer
+from gga_lightning.data.locks import alone
 
 __all__ = ["download", "fetch"]
 
@@ -35,7 +36,8 @@ _PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
 def download(benchmark: Benchmark, root: str | Path, console: Console | None = None) -> Path:
     """Downloads and unpacks a data set, unless it is there.
 
-    An archive that lies in ``root`` is used instead of a transfer, and left there.
+    An archive that is in ``root`` already is used instead of a transfer, and left there. Of several
+    processes that download to the same folder one works, and the others wait for it.
 
     Args:
         benchmark: The facts about it.
@@ -54,24 +56,37 @@ def download(benchmark: Benchmark, root: str | Path, console: Console | None = N
     root = Path(root).expanduser()
     target = benchmark.path(root)
     work = target.with_name(f"{target.name}.unfinished")
-    if _is_there(benchmark, root):
-        _say(console, f"{benchmark.title} is already in {target}.")
-    else:
-        work.mkdir(parents=True, exist_ok=True)
-        try:
-            with _progress(console) as bar:
-                _prepare(benchmark, root, work, bar)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            needed = format_bytes(2 * benchmark.download_size)
-            raise DatasetError(
-                f"The disk of {root} is full: {_free(root)} are left. {benchmark.title} needs "
-                f"about {needed} while it is unpacked. Make room and run the same command again; "
-                f"it goes on from what is in {work}."
-            ) from error
+
+    def waits() -> None:
+        _say(console, f"Waiting for another process that downloads {target}.")
+
+    if not _is_there(benchmark, root):
+        root.mkdir(parents=True, exist_ok=True)
+        with alone(target.with_name(f"{target.name}.lock"), waits):
+            if not _is_there(benchmark, root):
+                _make(benchmark, root, work, console)
+                return target
+    _say(console, f"{benchmark.title} is already in {target}.")
     shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def _make(benchmark: Benchmark, root: Path, work: Path, console: Console) -> None:
+    """Makes the data set's folder, and deletes the work folder."""
+    work.mkdir(exist_ok=True)
+    try:
+        with _progress(console) as bar:
+            _prepare(benchmark, root, work, bar)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        needed = format_bytes(2 * benchmark.download_size)
+        raise DatasetError(
+            f"The disk of {root} is full: {_free(root)} are left. {benchmark.title} needs "
+            f"about {needed} while it is unpacked. Make room and run the same command again; "
+            f"it resumes from what is in {work}."
+        ) from error
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _is_there(benchmark: Benchmark, root: Path) -> bool:

@@ -1,65 +1,13 @@
-import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from gga_lightning.plots import (
     KINDS,
     plot_accuracies,
-    plot_cosine_matrix,
-    plot_cosines,
     plot_cost,
     plot_differences,
     plot_search,
 )
-
-
-def cosines(times, domains):
-    values = np.random.default_rng(0).uniform(-1, 1, (times, domains, domains))
-    return (values + values.transpose(0, 2, 1)) / 2
-
-
-@pytest.mark.parametrize(("domains", "lines"), [(2, 1), (3, 4), (6, 16)])
-def test_a_line_a_pair_and_their_minimum(domains, lines, tmp_path):
-    names = [f"domain {i}" for i in range(domains)]
-    values = cosines(10, domains)
-    figure = plot_cosines(range(0, 100, 10), values, names, window=(20, 40))
-    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 10]
-    assert len(drawn) == lines
-    if domains > 2:
-        lowest = drawn[-1].get_ydata()
-        upper = np.triu_indices(domains, 1)
-        assert lowest == pytest.approx(values[:, upper[0], upper[1]].min(1))
-    figure.savefig(tmp_path / "cosines.png")
-    assert (tmp_path / "cosines.png").stat().st_size > 5000
-
-
-def test_matrix_shows_its_numbers(tmp_path):
-    figure = plot_cosine_matrix([[1.0, -0.25], [-0.25, 1.0]], ["art", "photo"])
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["1.00", "-0.25", "-0.25", "1.00"]
-    figure.savefig(tmp_path / "matrix.png")
-
-
-def test_drawing_into_given_axes():
-    figure = Figure()
-    left, right = figure.subplots(1, 2)
-    assert plot_cosines([0], cosines(1, 3), "abc", ax=left) is figure
-    assert plot_cosine_matrix(cosines(1, 3)[0], "abc", ax=right) is figure
-
-
-def test_leaves_no_figure_open():
-    pyplot = mpl.pyplot if hasattr(mpl, "pyplot") else None
-    before = pyplot.get_fignums() if pyplot else []
-    plot_cosines([0], cosines(1, 3), "abc")
-    assert (pyplot.get_fignums() if pyplot else []) == before
-
-
-def test_wrong_shapes():
-    with pytest.raises(ValueError, match=r"shape \(2, 3, 3\), one matrix a step, got \(1, 3, 3\)"):
-        plot_cosines([0, 1], cosines(1, 3), "abc")
-    with pytest.raises(ValueError, match=r"shape \(2, 2\), got \(3, 3\)"):
-        plot_cosine_matrix(cosines(1, 3)[0], "ab")
 
 
 def test_a_mark_and_an_interval_a_row():
@@ -71,6 +19,7 @@ def test_a_mark_and_an_interval_a_row():
     left, right = figure.axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["gga", "shuffled", "erm (x=1)"]
     assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
+    assert left.get_xlim() == right.get_xlim()
     marks = [[bar.lines[0] for bar in ax.containers] for ax in (left, right)]
     assert [[line.get_xdata()[0] for line in lines] for lines in marks] == [[1, 0.5, 2], [-1, 0]]
     assert [line.get_marker() for line in marks[0]] == [KINDS[kind][1] for kind in kinds]
@@ -130,3 +79,37 @@ def test_wrong_rows():
         plot_search(["a"], [1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match=r"`seconds` must have shape \(1,\), got \(0,\)"):
         plot_cost(["a"], [], [0.0])
+
+
+@pytest.mark.parametrize("end", [50.0, 500.0, 9.0])
+def test_a_long_interval_does_not_set_the_scale(end):
+    """As that of two pairs; it ends in arrows."""
+    ends = [[[-end, end]], [[0.5, 2.0]]]
+    figure = plot_differences(["a", "b"], ["method"] * 2, [[1.0], [2.0]], ends, ["x"])
+    low, high = figure.axes[0].get_xlim()
+    assert -7 < low < 0 < high < 8
+    arrows = [line for line in figure.axes[0].lines if line.get_marker() in "<>"]
+    assert [line.get_xdata()[0] for line in arrows] == [low, high]
+
+
+def test_notes_and_single_values():
+    samples = [[(0.5, 1.5), ()], [tuple(range(11)), (1.0,)]]
+    notes = [["n = 2", ""], ["", "n = 1, seed 3"]]
+    values, ends = np.ones((2, 2)), np.full((2, 2, 2), np.nan)
+    figure = plot_differences(
+        ["a", "b"], ["method"] * 2, values, ends, ["x", "y"], samples=samples, notes=notes
+    )
+    dots = [line for ax in figure.axes for line in ax.lines if line.get_marker() == "."]
+    assert [list(line.get_xdata()) for line in dots] == [[0.5, 1.5]]
+    written = [[t.get_text() for t in ax.texts if t.get_text()] for ax in figure.axes]
+    assert written == [["n = 2"], ["n = 1, seed 3"]]
+
+
+@pytest.mark.parametrize("name", ["a$b$c", "$\\frac", "a_b^c", "x" * 90])
+def test_any_name_is_drawn(name, tmp_path):
+    for figure in (
+        plot_accuracies([name], ["method"], [name], [[1.0]], [[0.1]], title=name),
+        plot_search([name], [0.1], [0.2], title=name),
+        plot_cost([name], [2.0], [1.0], title=name),
+    ):
+        figure.savefig(tmp_path / "figure.png")

@@ -1,0 +1,172 @@
+"""Predicts the classes of images, one or any number of them, by a trained model."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+if TYPE_CHECKING:
+    from gga_lightning.algorithms.base import DomainGeneralizer
+
+__all__ = ["Prediction", "image_files", "predict"]
+
+
+class Prediction(NamedTuple):
+    """What a model predicts for an image.
+
+    Attributes:
+        label: The most probable class.
+        probability: Its probability, in [0, 1].
+        probabilities: Class to probability, in the order of the model's classes.
+        source: The image's file as a path; None for an image that was not given by its path.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    source: str | None = None
+
+
+def image_files(folder: str | os.PathLike[str]) -> list[str]:
+    """Lists the images in a folder and in the folders below it.
+
+    Args:
+        folder: The folder. Links to folders are followed, and each folder is listed once.
+
+    Returns:
+        The paths, sorted, of all files that end like an image (torchvision's
+        ``IMG_EXTENSIONS``, in upper or lower case). Hidden files and folders are left out.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    for place, folders, files in os.walk(os.fspath(folder), followlinks=True):
+        real = os.path.realpath(place)
+        again = real in seen
+        seen.add(real)
+        folders[:] = [] if again else sorted(name for name in folders if not _hidden(name))
+        found += [
+            os.path.join(place, name)
+            for name in files
+            if not again and name.lower().endswith(IMG_EXTENSIONS) and not _hidden(name)
+        ]
+    if not found:
+        raise ValueError(
+            f"The folder {os.fspath(folder)!r} has no images: no files that end with one of "
+            f"{', '.join(IMG_EXTENSIONS)}."
+        )
+    return sorted(found)
+
+
+def predict(
+    model: "DomainGeneralizer", images: Any, batch_size: int
+) -> Prediction | list[Prediction]:
+    """Predicts classes, see :meth:`gga_lightning.algorithms.DomainGeneralizer.predict`.
+
+    Args:
+        model: The model.
+        images: An image or a collection.
+        batch_size: How many images go through the model at a time.
+
+    Returns:
+        A prediction for an image, a list for a collection.
+
+    Raises:
+        ValueError: If an argument is out of range, or an image cannot be used.
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if len(model.classes) != model.num_classes:
+        raise ValueError(
+            f"`classes` must be one name for each of the model's {model.num_classes} classes, got "
+            f"{model.classes}."
+        )
+    parts = _parts(images, model.input_shape)
+    each = iter([images]) if parts is None else _each(parts, model.input_shape)
+    found: list[Prediction] = []
+    while batch := list(itertools.islice(each, batch_size)):
+        inputs = [_input(model, image) for image in batch]
+        for image, probabilities in zip(batch, _probabilities(model, inputs), strict=True):
+            found.append(_prediction(model.classes, probabilities, image))
+    return found[0] if parts is None else found
+
+
+def _parts(images: Any, input_shape: Sequence[int] | None) -> Iterable[Any] | None:
+    """What a collection consists of; None for what is to be one image."""
+    if isinstance(images, str | os.PathLike):
+        return image_files(images) if os.path.isdir(images) else None
+    if isinstance(images, Tensor):
+        if not images.is_floating_point():
+            return images if images.ndim == 4 else None
+        many = input_shape is not None and images.ndim == len(input_shape) + 1
+        return images if many else None
+    single = isinstance(images, bytes | bytearray | memoryview | Mapping)
+    # arrays and open files, too, can be iterated over, but not by images
+    if single or hasattr(images, "__array__") or hasattr(images, "read"):
+        return None
+    return images if isinstance(images, Iterable) else None
+
+
+def _each(collection: Iterable[Any], input_shape: Sequence[int] | None) -> Iterator[Any]:
+    """The images of a collection and of the collections in it."""
+    for item in collection:
+        parts = _parts(item, input_shape)
+        yield from [item] if parts is None else _each(parts, input_shape)
+
+
+def _input(model: "DomainGeneralizer", image: Any) -> Tensor:
+    """The model's input for an image."""
+    shape = model.input_shape
+    wanted = "the model's input shape" if shape is None else f"the shape {tuple(shape)}"
+    if isinstance(image, Tensor) and image.is_floating_point():
+        if shape is not None and tuple(image.shape) != tuple(shape):
+            raise ValueError(
+                f"`images` that are tensors of floats must be inputs of the model, of {wanted}, "
+                f"got {tuple(image.shape)}. An image that is not normalized is a uint8 tensor."
+            )
+        return image
+    if model.preprocess is None:
+        found = f"{type(image).__name__} {image!r}" if isinstance(image, str) else type(image)
+        raise ValueError(
+            f"`images` must be tensors of floats of {wanted}, because this model has no "
+            f"`preprocess`: its data are not image files. Got {found}."
+        )
+    return model.preprocess(image)
+
+
+def _probabilities(model: "DomainGeneralizer", inputs: Sequence[Tensor]) -> list[list[float]]:
+    """Each input's probabilities. The model's modes are the same afterwards."""
+    weight = next(model.parameters())
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            batch = torch.stack([x.to(weight.device, weight.dtype) for x in inputs])
+            logits = model(batch).cpu().double()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not logits.isfinite().all():
+        raise ValueError(
+            "The model's outputs must be finite, got NaN or infinity: its training diverged, or "
+            "an input is not finite. Choose the checkpoint of another selection, or train again "
+            "with a lower learning rate."
+        )
+    return logits.softmax(1).tolist()
+
+
+def _prediction(classes: Sequence[str], probabilities: list[float], image: Any) -> Prediction:
+    best = probabilities.index(max(probabilities))
+    source = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+    named = dict(zip(classes, probabilities, strict=True))
+    return Prediction(classes[best], probabilities[best], named, source)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

@@ -1,0 +1,11 @@
+"""Featurizers: modules that turn inputs into feature vectors of length ``out_features``.
+
+Each is made from the shape of one input, so that a configuration only names the backbone.
+"""
+
+from gga_lightning.backbones.small import MLP, MNISTCNN
+from gga_lightning.backbones.timm import TimmFeaturizer
+from gga_lightning.backbones.torchvision import TorchvisionFeaturizer
+from gga_lightning.backbones.weights import LoadedWeights
+
+__all__ = ["MLP", "MNISTCNN", "LoadedWeights", "TimmFeaturizer", "TorchvisionFeaturizer"]

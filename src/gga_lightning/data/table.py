@@ -1,0 +1,150 @@
+"""Images listed in a CSV file."""
+
+import csv
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from io import StringIO
+from pathlib import Path
+
+from gga_lightning.data.listing import Listed, keep_one_case
+from gga_lightning.data.names import plain_name
+
+__all__ = ["list_table"]
+
+_COLUMNS = ("path", "label", "domain")
+_Seen = dict[tuple[int, int], tuple[int, str, str]]  # a file to its row's line, label and domain
+_Row = tuple[int, list[str]]  # the line on which a row begins, and its cells
+
+
+def list_table(file: str | Path, root: str | Path | None = None) -> tuple[Listed, list[str]]:
+    """Reads a list of images, without opening them.
+
+    Args:
+        file: A CSV file with the columns ``path``, ``label`` and ``domain`` and any others, in
+            any order, separated by commas, semicolons or tabs; in UTF-8, or UTF-16 with a BOM.
+        root: What paths are relative to; the file's folder if None.
+
+    Returns:
+        Domain name to (path, class name) of each image, in the file's order, and what is wrong
+        with rows, a line each. Rows that are wrong are left out; of rows with the same file, the
+        first one stays.
+
+    Raises:
+        ValueError: If the file is not such a list, or has no row that can be used.
+    """
+    file = Path(file).expanduser()
+    if not file.is_file():
+        raise ValueError(f"`file` must be a CSV file, got {str(file)!r}.")
+    columns, rows = _read(file)
+    base = file.parent if root is None else Path(root).expanduser()
+    listed: Listed = {}
+    problems: list[str] = []
+    seen: _Seen = {}
+    plain = cache(plain_name)  # few names in many rows
+    for line, row in rows:
+        path, label, domain = (row[place] if place < len(row) else "" for place in columns[:3])
+        path, label, domain = path.strip(), plain(label), plain(domain)
+        if len(row) > columns[3]:
+            problem = f"{len(row)} cells, and the header has {columns[3]}"
+        else:
+            problem = _problem(base, path, label, domain, seen, line)
+        if problem is None:
+            listed.setdefault(domain, []).append((os.path.join(base, path), label))
+        else:
+            problems.append(f"line {line}: {problem}")
+    listed = keep_one_case(listed, problems)
+    if not listed:
+        reasons = "".join(f"; {problem}" for problem in problems[:3])
+        raise ValueError(
+            f"`file` must list at least one existing image, got {str(file)!r}, which has none"
+            f"{reasons}."
+        )
+    return listed, problems
+
+
+def _problem(base: Path, path: str, label: str, domain: str, seen: _Seen, line: int) -> str | None:
+    """What is wrong with a row; if nothing is, its file is added to those seen."""
+    for name, cell in (("path", path), ("label", label), ("domain", domain)):
+        if not cell:
+            return f"no {name}"
+    try:
+        state = os.stat(os.path.join(base, path))
+    except FileNotFoundError:
+        return f"{path}: no such file"
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
+    if stat.S_ISDIR(state.st_mode):
+        return f"{path}: a folder, not a file"
+    if not stat.S_ISREG(state.st_mode):
+        return f"{path}: neither a file nor a folder"
+    # the file itself, whatever it is called
+    first, *names = seen.setdefault((state.st_dev, state.st_ino), (line, label, domain))
+    if first == line:
+        return None
+    if names == [label, domain]:
+        return f"{path} is the file of line {first}"
+    return (
+        f"{path} is the file of line {first}, which has label {names[0]!r} and domain "
+        f"{names[1]!r}, here {label!r} and {domain!r}"
+    )
+
+
+def _read(file: Path) -> tuple[tuple[int, int, int, int], Iterator[_Row]]:
+    """Where the columns are and how many there are, and the rows."""
+    text = _text(file)
+    for separator in ",;\t":
+        rows = _rows(text, separator, file)
+        with suppress(ValueError):  # quotes that make no sense with this separator
+            header = [plain_name(cell).casefold() for cell in next(rows, (1, list[str]()))[1]]
+            if set(header) >= set(_COLUMNS):
+                break
+    else:
+        first = text.splitlines()[0] if text else "an empty file"
+        raise ValueError(
+            "`file` must name the columns path, label and domain in its first line, separated by "
+            f"commas, semicolons or tabs; got {first!r} in {str(file)!r}."
+        )
+    twice = [name for name in _COLUMNS if header.count(name) > 1]
+    if twice:
+        raise ValueError(f"`file` must have one column {twice[0]}, got {header} in {str(file)!r}.")
+    path, label, domain = map(header.index, _COLUMNS)
+    return (path, label, domain, len(header)), rows
+
+
+def _text(file: Path) -> str:
+    content = file.read_bytes()
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{str(file)!r}, line {line}: byte {error.start + 1} of the file (0x"
+            f"{content[error.start]:02x}) is not {error.encoding.upper()}. Convert the file, for "
+            "example: iconv -f LATIN1 -t UTF-8 OLD.csv > NEW.csv"
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(
+            f"{str(file)!r}, line {line}: there is a NUL character. Save the file as UTF-8 text."
+        )
+    return text
+
+
+def _rows(text: str, separator: str, file: Path) -> Iterator[_Row]:
+    reader = csv.reader(
+        StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+    )
+    start = 1
+    try:
+        for row in reader:
+            if row:
+                yield start, row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{str(file)!r}, line {start}: {error}. Close its quotes, or double those in a cell."
+        ) from None

@@ -1,0 +1,207 @@
+"""``gga-predict``: the classes of image files, by the model that a selection rule chose."""
+
+import argparse
+import csv
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from gga_lightning.algorithms import DomainGeneralizer, Prediction
+from gga_lightning.algorithms.prediction import image_files
+from gga_lightning.experiments.configuration import explain
+from gga_lightning.experiments.models import DEFAULT_SELECTION, SELECTIONS, load_model
+from gga_lightning.experiments.trust import add_trust_option
+
+__all__ = ["main"]
+
+Row = tuple[str, Prediction]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``gga-predict``.
+
+    A file that cannot be used is named on standard error, and the others are predicted.
+
+    Args:
+        arguments: Those of the command line; the process's own if None.
+
+    Returns:
+        The exit status, 0 if there is a prediction for every image that was asked for.
+    """
+    options = _parser().parse_intermixed_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # any file name can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
+    errors: list[Exception] = []
+    try:
+        model = _load(options.run, options.selection, options.trust).to(_device(options.device))
+        paths = _paths(options.images, partial(_report, errors))
+        rows = _predictions(model, paths, options.batch_size, partial(_report, errors))
+        _WRITERS[options.format](rows, model.classes)
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as that of `| head`
+        # at its end Python flushes what is left, which must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _report(errors, error)
+    return 1 if errors else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gga-predict",
+        description="Predicts the classes of image files by the model that a selection rule "
+        "chose. Standard output has only the predictions, one for each image.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder of gga-train")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="a file, or a folder, which stands for all images in it and below",
+    )
+    parser.add_argument(
+        "--selection",
+        default=DEFAULT_SELECTION,
+        metavar="NAME",
+        help=f"{', '.join(SELECTIONS)} (%(default)s)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(_WRITERS),
+        default="table",
+        help="table; csv, with a column for each class; json, one object a line (%(default)s)",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=64,
+        metavar="N",
+        help="images that go through the model at a time (%(default)s)",
+    )
+    add_trust_option(parser)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _load(run: str, selection: str, trust: Sequence[str]) -> DomainGeneralizer:
+    """The run's model, which must be one for image files."""
+    model = load_model(run, selection, trust=trust)
+    if model.preprocess is None:
+        raise ValueError(
+            f"RUN must be a run on image files, but the data of {run!r} are something else, with "
+            f"inputs of shape {model.input_shape}. In Python, `load_model(RUN).predict(inputs)` "
+            "takes such inputs as tensors."
+        )
+    return model
+
+
+def _device(name: str) -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "gpu" and found is None:
+        raise ValueError("`--device gpu` needs a GPU that PyTorch can use: take `--device cpu`.")
+    return found if found is not None and name != "cpu" else torch.device("cpu")
+
+
+def _report(errors: list[Exception], error: Exception) -> None:
+    """Prints an error in one line, or raises it if the user wants to see where it comes from."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    print(f"gga-predict: {explain(error)}", file=sys.stderr, flush=True)
+    errors.append(error)
+
+
+def _paths(images: Sequence[str], report: Callable[[Exception], None]) -> Iterator[str]:
+    """The files, those of folders in the order of their paths."""
+    for image in images:
+        try:
+            yield from image_files(image) if os.path.isdir(image) else [image]
+        except ValueError as error:
+            report(error)
+
+
+def _predictions(
+    model: DomainGeneralizer,
+    paths: Iterator[str],
+    batch_size: int,
+    report: Callable[[Exception], None],
+) -> Iterator[Row]:
+    """Each image's file and prediction; one batch of images is in memory at a time."""
+
+    def load(path: str) -> Tensor | Exception:
+        assert model.preprocess is not None
+        try:
+            return model.preprocess(path)
+        except (OSError, ValueError) as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        while batch := list(itertools.islice(paths, batch_size)):
+            read: list[str] = []
+            inputs: list[Tensor] = []
+            for path, found in zip(batch, pool.map(load, batch), strict=True):
+                if isinstance(found, Exception):
+                    report(found)
+                else:
+                    read.append(path)
+                    inputs.append(found)
+            predicted = model.predict(inputs, batch_size=batch_size)
+            assert isinstance(predicted, list)
+            yield from zip(read, predicted, strict=True)
+
+
+def _write_csv(rows: Iterable[Row], classes: Sequence[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for index, (path, found) in enumerate(rows):
+        if index == 0:  # the prefix keeps a class that is called "file" or "label" apart
+            writer.writerow(["file", "label", "probability", *(f"p_{name}" for name in classes)])
+        numbers = [found.probability, *found.probabilities.values()]
+        writer.writerow([path, found.label, *(f"{number:.6g}" for number in numbers)])
+
+
+def _write_json(rows: Iterable[Row], classes: Sequence[str]) -> None:
+    for path, found in rows:
+        row: dict[str, Any] = {"file": path, **found._asdict()}
+        del row["source"]
+        print(json.dumps(row))
+
+
+def _write_table(rows: Iterable[Row], classes: Sequence[str]) -> None:
+    table = Table("file", "class", "probability")
+    for column in table.columns[:2]:
+        column.overflow = "fold"  # nothing of a long name is cut off
+    table.columns[2].justify = "right"
+    for path, found in rows:
+        table.add_row(path, found.label, f"{found.probability:.1%}")
+    if table.row_count:
+        Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+_WRITERS: dict[str, Callable[[Iterable[Row], Sequence[str]], None]] = {
+    "table": _write_table,
+    "csv": _write_csv,
+    "json": _write_json,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

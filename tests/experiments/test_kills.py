@@ -1,0 +1,73 @@
+"""A sweep that is ended again and again, at random moments, ends as an uninterrupted one does.
+
+`GGA_KILLS=100 pytest -m slow tests/experiments/test_kills.py` takes about half an hour.
+"""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from gga_lightning.experiments.jobs import Job
+
+KILLS = int(os.environ.get("GGA_KILLS", "6"))
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SECONDS = 6.0  # up to which a process may live; the start takes about half of that
+SWEEP = ("-m", "data=toy", "annealing=gga_l", "callbacks=checkpoint", "hydra.sweep.dir=s")
+SWEEP += ("seed=0,1", f"trainer.max_steps={200 * KILLS}", "data.steps_per_epoch=100")
+
+
+def start(folder):
+    command = [sys.executable, "-m", "gga_lightning.experiments.train", *SWEEP]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def outcome(folder):
+    """What must not depend on interruptions, of each job."""
+    found = {}
+    for path in sorted((folder / "s").iterdir()):
+        result = json.loads((path / "result.json").read_text())
+        kept = sorted(file.name for file in (path / "checkpoints").glob("*.ckpt"))
+        same = {name: result[name] for name in ("selections", "evaluations", "steps", "diverged")}
+        found[path.name] = (same, kept, (path / "metrics.csv").read_bytes())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_sweep_survives_kills(tmp_path):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = start(tmp_path / "whole")
+    _, errors = whole.communicate()
+    assert whole.returncode == 0, errors
+
+    folder, draw, statuses = tmp_path / "killed", random.Random(0), []
+    for number in itertools.islice(itertools.cycle(SIGNALS), KILLS):
+        process = start(folder)
+        try:
+            process.communicate(timeout=draw.uniform(0.0, SECONDS))
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            process.communicate()
+        statuses.append(process.returncode)
+    # a signal before the command has set its handlers ends it as Python does
+    assert set(statuses) <= {0, 1, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
+    last = start(folder)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert any(len(Job(path).starts) > 1 for path in (folder / "s").iterdir())
