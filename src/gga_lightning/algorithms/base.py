@@ -1,5 +1,6 @@
 """What all base algorithms share: featurizer and classifier, domain loss, evaluation."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -280,7 +281,7 @@ class _PassMetrics:
         self._metrics = {
             name: (
                 MulticlassAccuracy(module.num_classes, average="micro").to(module.device),
-                MeanMetric(nan_strategy="disable").to(module.device),
+                MeanMetric(nan_strategy=math.nan).to(module.device),
             )
             for name in _names(stage, dataloaders)
         }
