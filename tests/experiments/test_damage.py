@@ -33,11 +33,12 @@ CONTENTS = {
     "a list": lambda old: b"[1, 2, {}]",
     "a number": lambda old: b"3",
     "null": lambda old: b"null",
-    "deep": lambda old: b"[" * 100_000,
+    "deep": lambda old: b"[" * 3_000,
     "an empty object": lambda old: b"{}",
     "an alias of itself": lambda old: b"&a {data: *a, algorithm: *a}",
     "other keys": lambda old: b'{"data": {"dataset": 3}, "algorithm": [], "seed": "x"}',
 }
+USUAL = ("empty", "half", "noise", "not UTF-8", "a list", "other keys")
 VALUES = (None, [], {}, "text", -1, 1e400, float("nan"), True, [[["deep"]]], {"a": {"b": None}})
 
 
@@ -86,7 +87,10 @@ def assert_ends_well(folder, capsys, *more):
             evaluate.load_model(folder, selection)
 
 
-@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize(
+    "content",
+    [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in CONTENTS],
+)
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_with_other_content(folder, capsys, name, content):
     path = find(folder, name)

@@ -31,7 +31,9 @@ def wait_for(pattern, folder, process):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_single_run_says_how_to_resume(tmp_path, number):
     process = start(tmp_path, "trainer.max_steps=1000000", "hydra.run.dir=my run")
     wait_for("my run/checkpoints/last.ckpt", tmp_path, process)

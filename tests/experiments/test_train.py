@@ -239,6 +239,7 @@ class TestRun:
         assert done.stdout.count("Run folder:") == 1
 
 
+@pytest.mark.slow
 class TestWeights:
     SETTINGS = (
         *("trainer.max_steps=2", "data.steps_per_epoch=2", "annealing=none"),

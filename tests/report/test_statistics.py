@@ -133,7 +133,7 @@ def _with_base(method, base):
     return type(method)(**{**vars(method), "base": base})
 
 
-@pytest.mark.parametrize("arms", [5, 20, 40])
+@pytest.mark.parametrize("arms", [5, 20, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_study_without_effects_is_rarely_starred(arms):
     """In 200 studies of arms that do nothing, about one in twenty has a star."""
     draw = np.random.default_rng(arms)
