@@ -112,7 +112,7 @@ def test_no_parameters():
 @pytest.mark.slow
 def test_float32_cosines_of_resnet18_are_those_of_float64():
     torch.manual_seed(0)
-    network = torchvision.models.resnet18(num_classes=7).eval()  # frozen BatchNorm, as the suites'
+    network = torchvision.models.resnet18(num_classes=7).eval()  # frozen BatchNorm, as DomainBed'
     batches = [(torch.randn(4, 3, 224, 224) + i, torch.randint(7, (4,))) for i in range(3)]
 
     def cosines(network, dtype):

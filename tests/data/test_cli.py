@@ -1,6 +1,5 @@
 import importlib.metadata
 import json
-import logging
 import os
 import re
 import shlex
@@ -50,7 +49,7 @@ def server(monkeypatch):
 @pytest.fixture
 def gga_train(monkeypatch, tmp_path, capsys):
     """Runs gga-train in this process and returns what is in result.json."""
-    filters, rank_zero = list(warnings.filters), logging.getLogger(train.RANK_ZERO_LOGGER)
+    filters = list(warnings.filters)
 
     def run(*overrides):
         folder = tmp_path / "run"
@@ -60,7 +59,6 @@ def gga_train(monkeypatch, tmp_path, capsys):
             train.main()
         finally:
             warnings.filters[:] = filters
-            rank_zero.filters.clear()
         return json.loads((folder / "result.json").read_text())
 
     return run

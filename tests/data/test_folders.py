@@ -13,7 +13,7 @@ from PIL import Image
 
 from gga_lightning.data import DomainDataModule, ImageFolders, ImageTable
 
-LAYOUTS = {  # domains in the order of the reference suite
+LAYOUTS = {  # domains in the order of DomainBed
     "PACS": ["art_painting", "cartoon", "photo", "sketch"],
     "VLCS": ["Caltech101", "LabelMe", "SUN09", "VOC2007"],
     "office_home": ["Art", "Clipart", "Product", "Real World"],

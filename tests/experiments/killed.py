@@ -19,6 +19,20 @@ def killed_in_a_search(checkpoint, *overrides):
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
 
 
+def start_training(folder, *arguments):
+    """Starts gga-train in a process of its own, in a folder, for others to send signals to."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gga_lightning.experiments.train", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that starts a command in the background has it ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
 def main(checkpoint):
     from gga_lightning.alignment.proposals import Place
     from gga_lightning.experiments import train

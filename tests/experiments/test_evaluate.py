@@ -1,5 +1,4 @@
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -32,7 +31,7 @@ SELECTIONS = ("training_domain_validation", "oracle", "last", "swad")
 
 def run(folder, *overrides):
     """Runs gga-train in this process."""
-    filters, rank_zero = list(warnings.filters), logging.getLogger(train.RANK_ZERO_LOGGER)
+    filters = list(warnings.filters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["gga-train", *overrides, f"hydra.run.dir={folder}"])
         patch.setenv("HYDRA_FULL_ERROR", "0")
@@ -40,7 +39,6 @@ def run(folder, *overrides):
             train.main()
         finally:
             warnings.filters[:] = filters
-            rank_zero.filters.clear()
     return folder
 
 
@@ -51,12 +49,8 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _same_logging(monkeypatch):
+def _errors_in_one_line(monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    rank_zero = logging.getLogger(train.RANK_ZERO_LOGGER)
-    level = rank_zero.level
-    yield
-    rank_zero.setLevel(level)
 
 
 def make_images(root, domains, seed=0):

@@ -10,28 +10,16 @@ import os
 import random
 import signal
 import subprocess
-import sys
 
 import pytest
+
+from tests.experiments.killed import start_training
 
 KILLS = int(os.environ.get("GGA_KILLS", "6"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SECONDS = float(os.environ.get("GGA_SECONDS", "6"))  # that a process may live at most
 SWEEP = ("-m", "data=toy", "annealing=gga_l", "callbacks=checkpoint", "hydra.sweep.dir=s")
 SWEEP += ("seed=0,1", f"trainer.max_steps={200 * KILLS}", "data.steps_per_epoch=100")
-
-
-def start(folder):
-    command = [sys.executable, "-m", "gga_lightning.experiments.train", *SWEEP]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
 
 
 def outcome(folder):
@@ -50,13 +38,13 @@ def outcome(folder):
 def test_a_sweep_survives_kills(tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    whole = start(tmp_path / "whole")
+    whole = start_training(tmp_path / "whole", *SWEEP)
     _, errors = whole.communicate()
     assert whole.returncode == 0, errors
 
     folder, draw, statuses = tmp_path / "killed", random.Random(0), []
     for number in itertools.islice(itertools.cycle(SIGNALS), KILLS):
-        process = start(folder)
+        process = start_training(folder, *SWEEP)
         try:
             process.communicate(timeout=draw.uniform(0.0, SECONDS))
         except subprocess.TimeoutExpired:
@@ -65,7 +53,7 @@ def test_a_sweep_survives_kills(tmp_path):
         statuses.append(process.returncode)
     # a signal before the command has set its handlers ends it as Python does
     assert set(statuses) <= {0, 1, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
-    last = start(folder)
+    last = start_training(folder, *SWEEP)
     _, errors = last.communicate()
     assert last.returncode == 0, errors
     assert outcome(folder) == outcome(tmp_path / "whole")

@@ -23,7 +23,7 @@ class Adversarial(ManualGeneralizer):
     featurizer, besides its own, goes up it; the weight of that rises from 0 by 2 / (1 + exp(-10 p))
     - 1 with the progress p of the training. It is trained by Lightning's automatic optimization.
 
-    ``scheme="alternating"``, the reference suites': some steps of the discriminator alone, then
+    ``scheme="alternating"``, DomainBeds': some steps of the discriminator alone, then
     one of featurizer and classifier, with the full weight throughout. The classifier is trained
     in those steps only; the first is one of them.
     """

@@ -17,7 +17,7 @@ class FeatureAlignment(DomainGeneralizer, ABC):
     """Minimizes the mean of the domains' losses and a distance between their features.
 
     The penalty is the mean over the pairs of domains. All domains go through the network in one
-    pass, which differs from the reference suites' where BatchNorm is in training mode.
+    pass, which differs from DomainBeds' where BatchNorm is in training mode.
     """
 
     def __init__(

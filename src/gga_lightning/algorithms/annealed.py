@@ -13,7 +13,7 @@ class Annealed(DomainGeneralizer):
     """Minimizes something else from a step on.
 
     At that step the optimizer's state is cleared, since Adam's averages do not fit the jump in
-    the gradient. (The reference suites make a new optimizer, which a checkpoint or a schedule
+    the gradient. (DomainBeds make a new optimizer, which a checkpoint or a schedule
     would not know of.)
     """
 

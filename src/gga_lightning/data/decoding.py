@@ -81,7 +81,8 @@ def inspect(source: PathLike | bytes, *, domainbed: bool = False) -> tuple[Tenso
         ValueError: If nothing can be decoded, and as in :func:`decode`.
     """
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    with _naming(source, len(content)) as name:
+    name = _name(source, len(content))
+    with _naming(name):
         if content.startswith(_JPEG):
             height, width, exif, start = _jpeg_header(content)
             _check_size(height, width)
@@ -112,7 +113,7 @@ def image_size(path: PathLike, *, domainbed: bool = False) -> tuple[int, int]:
     Raises:
         ValueError: If the file is not an image or has more than ``MAX_PIXELS`` pixels.
     """
-    with open(path, "rb") as file, _naming(path, os.fstat(file.fileno()).st_size):
+    with open(path, "rb") as file, _naming(_name(path, os.fstat(file.fileno()).st_size)):
         content = file.read(_HEAD)
         if content.startswith(_JPEG):
             try:
@@ -147,7 +148,7 @@ def decode_image(image: Image.Image, *, domainbed: bool = False) -> Tensor:
     Raises:
         ValueError: If the image has no pixels, cannot be read, or has values that cannot be scaled.
     """
-    with _naming(f"A PIL image of mode {image.mode!r} and size {image.size}", None):
+    with _naming(f"A PIL image of mode {image.mode!r} and size {image.size}"):
         _check_size(image.height, image.width)
         upright = domainbed or image.getexif().get(0x0112, 1) == 1
         turned = image if upright else ImageOps.exif_transpose(image)  # which forgets the format
@@ -160,13 +161,16 @@ class _Refused(ValueError):
     """An intact image that cannot be used; the text says why, and what to do."""
 
 
+def _name(source: PathLike | bytes, size: int) -> str:
+    what = "The content" if isinstance(source, bytes) else f"The file {os.fspath(source)!r}"
+    return f"{what} ({size} bytes)"
+
+
 @contextmanager
-def _naming(source: PathLike | bytes, size: int | None) -> Generator[str]:
-    """Yields the name of a file of this size, or of something else, and names it in errors."""
-    name = "The content" if isinstance(source, bytes) else f"The file {os.fspath(source)!r}"
-    name = str(source) if size is None else f"{name} ({size} bytes)"
+def _naming(name: str) -> Generator[None]:
+    """Names what is decoded in errors."""
     try:
-        yield name
+        yield
     except _Refused as error:
         raise ValueError(f"{name} {error}") from None
     except Exception as error:  # PIL's readers raise all kinds on damaged files

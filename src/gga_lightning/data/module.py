@@ -32,7 +32,7 @@ class DomainDataModule(DomainLoaders):
     Every domain is split at random in two. Of a source domain the larger part trains and the
     smaller one validates (training-domain validation). Of a test domain the larger part is what
     is reported, and the smaller one serves the oracle selection alone, so that the reported
-    samples never select. The parts equal those of the reference suite (DomainBed), index for
+    samples never select. The parts equal those of DomainBed, index for
     index, for the same order of samples, ``split_seed`` being its trial seed.
 
     Training batches are ``{source domain: (inputs, targets)}``. Samples are drawn with
@@ -100,7 +100,7 @@ class DomainDataModule(DomainLoaders):
             num_workers: Worker processes, shared by all domains; as many again while evaluating.
             balance_classes: Whether each class of a domain is drawn as often as any other.
             augment_validation: Whether the source domains' validation samples are augmented like
-                training samples, as in the reference suite (not in SWAD's and GGA's).
+                training samples, as in DomainBed (not in SWAD's and GGA's).
             shuffle_domains: Whether to deal the samples of each training batch out to the source
                 domains at random, anew in every batch: the control that tells whether the
                 domains matter to an algorithm at all.
@@ -223,7 +223,7 @@ def split_indices(
         domain_index: The domain's place among all domains.
 
     Returns:
-        The larger part's indices and the smaller part's, both in the suite's order.
+        The larger part's indices and the smaller part's, both in DomainBed's order.
 
     Source: DomainBed, ``split_dataset`` with ``seed_hash(trial_seed, domain_index)``.
     """

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
 __all__ = ["DivergenceWatch"]
 
@@ -36,6 +37,15 @@ class DivergenceWatch(Callback):
             self.step = trainer.global_step if self.step is None else self.step
         if lost:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when the training ends: warns if it has diverged."""
+        if self.step is not None:
+            rank_zero_warn(
+                f"The training diverged: at the validation after step {self.step} a loss or a "
+                "weight was not finite. Its result is marked. A lower learning rate or gradient "
+                "clipping (`+trainer.gradient_clip_val=1.0`) may help."
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""

@@ -4,12 +4,10 @@ import argparse
 import difflib
 import importlib.metadata
 import json
-import logging
 import os
 import sys
 import warnings
-from collections.abc import Generator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,7 +25,7 @@ from gga_lightning.data.names import plain_name
 from gga_lightning.experiments.configuration import config_directory, explain
 from gga_lightning.experiments.models import (
     DEFAULT_SELECTION,
-    SELECTIONS,
+    add_model_options,
     config_file,
     data_facts,
     load_model,
@@ -36,8 +34,8 @@ from gga_lightning.experiments.models import (
 )
 from gga_lightning.experiments.preprocess import Preprocess
 from gga_lightning.experiments.terminal import tidy
-from gga_lightning.experiments.train import RANK_ZERO_LOGGER, make_data
-from gga_lightning.experiments.trust import add_trust_option, require_trusted
+from gga_lightning.experiments.train import make_data
+from gga_lightning.experiments.trust import require_trusted
 from hydra_plugins.gga_lightning_sweeper import names_as_text
 
 __all__ = ["Accuracy", "WholeDomains", "evaluate", "load_model", "main"]
@@ -248,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     for run in runs:
         try:
-            with tidy("gga-eval"), _without_device_lines():
+            with tidy("gga-eval"):
                 found = evaluate(
                     run, options.selection, overrides, device=options.device, trust=options.trust
                 )
@@ -262,18 +260,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-@contextmanager
-def _without_device_lines() -> Generator[None]:
-    """Keeps back Lightning's lines about which devices there are."""
-    logger = logging.getLogger(RANK_ZERO_LOGGER)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gga-eval",
@@ -284,17 +270,8 @@ def _parser() -> argparse.ArgumentParser:
         "data.root=PLACE, if they have been moved.",
     )
     parser.add_argument("words", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--selection",
-        default=DEFAULT_SELECTION,
-        metavar="NAME",
-        help=f"{', '.join(SELECTIONS)} (%(default)s)",
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="(%(default)s)"
-    )
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON a run")
-    add_trust_option(parser)
     version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
     parser.add_argument("--version", action="version", version=version)
     return parser

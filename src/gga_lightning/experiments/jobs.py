@@ -1,4 +1,4 @@
-"""Run folders: whose one is, whether its job is finished, and how it is resumed."""
+"""Run folders: which job a folder belongs to, whether it is finished, and how it is resumed."""
 
 import contextlib
 import csv
@@ -155,7 +155,7 @@ class Job:
         deleted, since these steps will be trained again.
 
         Args:
-            step: The optimizer step from which the training goes on.
+            step: The optimizer step from which the training continues.
             trainer: The trainer, for its loggers.
         """
         self._restore_metrics(step, [x for x in trainer.loggers if isinstance(x, CSVLogger)])

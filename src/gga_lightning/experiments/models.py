@@ -1,5 +1,6 @@
 """The models that runs have trained, and what runs know of their data."""
 
+import argparse
 import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from gga_lightning.experiments.trust import require_trusted
 __all__ = [
     "DEFAULT_SELECTION",
     "SELECTIONS",
+    "add_model_options",
     "config_file",
     "data_facts",
     "load_model",
@@ -83,6 +85,31 @@ def load_model(
         settings = facts.preprocessing(module.featurizer)
         module.preprocess = None if settings is None else Preprocess(**settings)
     return module.eval()
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Gives a command that loads a model its options ``--selection``, ``--device``, ``--trust``.
+
+    Args:
+        parser: The command's parser.
+    """
+    parser.add_argument(
+        "--selection",
+        default=DEFAULT_SELECTION,
+        metavar="NAME",
+        help=f"{', '.join(SELECTIONS)} (%(default)s)",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose classes the run may name, such as that of your own algorithm; "
+        "can be repeated",
+    )
 
 
 def config_file(folder: Path) -> Path:

@@ -20,8 +20,7 @@ from torch import Tensor
 from gga_lightning.algorithms import DomainGeneralizer, Prediction
 from gga_lightning.algorithms.prediction import image_files
 from gga_lightning.experiments.configuration import explain
-from gga_lightning.experiments.models import DEFAULT_SELECTION, SELECTIONS, load_model
-from gga_lightning.experiments.trust import add_trust_option
+from gga_lightning.experiments.models import add_model_options, load_model
 
 __all__ = ["main"]
 
@@ -72,20 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a file, or a folder, which stands for all images in it and below",
     )
     parser.add_argument(
-        "--selection",
-        default=DEFAULT_SELECTION,
-        metavar="NAME",
-        help=f"{', '.join(SELECTIONS)} (%(default)s)",
-    )
-    parser.add_argument(
         "--format",
         choices=tuple(_WRITERS),
         default="table",
         help="table; csv, with a column for each class; json, one object a line (%(default)s)",
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="(%(default)s)"
-    )
+    add_model_options(parser)
     parser.add_argument(
         "--batch-size",
         type=_positive,
@@ -93,7 +84,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images that go through the model at a time (%(default)s)",
     )
-    add_trust_option(parser)
     return parser
 
 

@@ -39,7 +39,7 @@ def domain_names(config: DictConfig) -> list[str]:
 
 
 def draw(name: str, default: Any, kind: str, *bounds: Any, _root_: DictConfig) -> Any:
-    """Draws a hyperparameter as the reference suite's random search does.
+    """Draws a hyperparameter as DomainBed's random search does.
 
     In a configuration: ``lr: ${draw:lr,5.0e-5,log10,-5,-3.5}``. It is the default unless
     ``search_space`` is ``domainbed``.

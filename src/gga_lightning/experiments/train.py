@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -46,10 +45,10 @@ from gga_lightning.experiments.required import require_data
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
 from gga_lightning.experiments.signals import exit_on_signals, resumable
 from gga_lightning.experiments.sweeps import domain_names, register
-from gga_lightning.experiments.terminal import RANK_ZERO_LOGGER, tidy, transcript
+from gga_lightning.experiments.terminal import tidy, transcript
 from hydra_plugins.gga_lightning_sweeper import names_as_text
 
-__all__ = ["RANK_ZERO_LOGGER", "config_directory", "main", "make_algorithm", "make_data", "train"]
+__all__ = ["config_directory", "main", "make_algorithm", "make_data", "train"]
 
 register()
 
@@ -92,13 +91,6 @@ def train(
     if checkpoint is not None and trainer.is_global_zero:
         print(f"Resuming from {shown(checkpoint)}", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if watch.step is not None:
-        warnings.warn(
-            f"The training diverged: at the validation after step {watch.step} a loss or a weight "
-            "was not finite. Its result is marked. A lower learning rate or gradient clipping "
-            "(`+trainer.gradient_clip_val=1.0`) may help.",
-            stacklevel=1,
-        )
     selections = select(history.evaluations)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)

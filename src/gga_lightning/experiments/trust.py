@@ -1,6 +1,5 @@
 """Which classes a run folder may name, so that loading one cannot run code of whoever made it."""
 
-import argparse
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["TRUSTED", "add_trust_option", "require_trusted"]
+__all__ = ["TRUSTED", "require_trusted"]
 
 # The packages that the configurations of this project name.
 TRUSTED = ("gga_lightning", "torch.optim", "torchjd.aggregation")
@@ -39,22 +38,6 @@ def require_trusted(config: DictConfig, trust: Sequence[str] = ()) -> None:
                 f"run. If you trust them, allow it: --trust {package}, or `trust=[{package!r}]` "
                 "in Python."
             )
-
-
-def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Gives a command the option ``--trust PACKAGE``, which can be repeated.
-
-    Args:
-        parser: The command's parser.
-    """
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package whose classes the run may name, such as that of your own algorithm; "
-        "can be repeated",
-    )
 
 
 def _targets(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:

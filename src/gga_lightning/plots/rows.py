@@ -186,10 +186,7 @@ def plot_search(
     ax.margins(x=0.06)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_xlabel("mean gain in cosine of a searched step (better \u2192)", fontsize=9)
-    name_rows(ax, labels)
-    ax.set_title(folded(title, 80), fontsize=10, loc="left")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return figure
+    return _finished(figure, ax, labels, title)
 
 
 def plot_cost(
@@ -226,6 +223,11 @@ def plot_cost(
         ax.text(total, place, text, va="center", fontsize=7.5)
     ax.set_xlim(0, 1.45 * max(whole, default=1.0))  # room for the texts
     ax.set_xlabel("seconds a run (\u2190 better)", fontsize=9)
+    return _finished(figure, ax, labels, title)
+
+
+def _finished(figure: Figure, ax: Axes, labels: Sequence[str], title: str) -> Figure:
+    """Adds what explains a figure with one panel: the rows' names, the title, the legend."""
     name_rows(ax, labels)
     ax.set_title(folded(title, 80), fontsize=10, loc="left")
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)

@@ -78,7 +78,7 @@ class Benchmark:
     Attributes:
         key: What users type.
         title: Its printed name.
-        folder: Its folder below the users' root, as the reference suite (DomainBed) names it.
+        folder: Its folder below the users' root, as DomainBed names it.
         domains: The domains in order, each with the number of its images.
         num_classes: How many classes there are.
         steps: Training steps.

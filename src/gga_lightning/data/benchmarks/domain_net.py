@@ -1,4 +1,4 @@
-"""DomainNet: 345 kinds of things in six styles, without the reference suite's duplicates."""
+"""DomainNet: 345 kinds of things in six styles, without DomainBed's duplicates."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ SUITE = (
 
 
 def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
-    """Removes the images that the reference suite lists as duplicates.
+    """Removes the images that DomainBed lists as duplicates.
 
     Args:
         unpacked: Holds the domains and the list, of paths such as ``clipart/class/image.jpg``.
@@ -41,7 +41,7 @@ def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
 class DomainNet(BenchmarkFolders):
     """DomainNet (Peng et al., Moment Matching for Multi-Source Domain Adaptation, ICCV 2019).
 
-    The cleaned release, of which the reference suite takes 9,431 duplicates away.
+    The cleaned release, of which DomainBed takes 9,431 duplicates away.
     Settings and attributes are those of
     :class:`~gga_lightning.data.benchmarks.benchmark.BenchmarkFolders`.
     """

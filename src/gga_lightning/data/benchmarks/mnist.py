@@ -70,7 +70,7 @@ class _MNIST(ABC):
 
         Args:
             root: The folder of all data sets, which holds MNIST as torchvision stores it, in
-                ``MNIST/raw``. Where the reference suite downloaded it, that is its ``MNIST``.
+                ``MNIST/raw``. Where DomainBed downloaded it, that is its ``MNIST``.
             seed: Seed of the images' order and of all that is drawn.
         """
         self.name = self.facts.key
@@ -118,7 +118,7 @@ class _MNIST(ABC):
 class RotatedMNIST(_MNIST):
     """MNIST turned by 0, 15, 30, 45, 60 and 75 degrees (Ghifary et al., ICCV 2015).
 
-    As in the reference suite, training and test images are joined, shuffled, and dealt out to
+    As in DomainBed, training and test images are joined, shuffled, and dealt out to
     the domains in turn, and turned with bilinear interpolation. Unlike there, all depends on the
     seed alone and not on what else was drawn before.
 

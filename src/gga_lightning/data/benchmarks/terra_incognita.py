@@ -35,7 +35,7 @@ CATEGORIES = {
 def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
     """Sorts the camera traps' images into folders of locations and categories.
 
-    An image with two of the categories goes to both, as in the reference suite. Each image and
+    An image with two of the categories goes to both, as in DomainBed. Each image and
     each annotation is looked at once.
 
     Args:
@@ -101,7 +101,7 @@ def _link(source: Path, target: Path) -> None:
 class TerraIncognita(BenchmarkFolders):
     """TerraIncognita (Beery et al., Recognition in Terra Incognita, ECCV 2018).
 
-    Four locations and ten categories of the Caltech camera traps, chosen by the reference suite.
+    Four locations and ten categories of the Caltech camera traps, chosen by DomainBed.
     Papers that report 24,788 images used earlier annotations, no longer to be had.
     Settings and attributes are those of
     :class:`~gga_lightning.data.benchmarks.benchmark.BenchmarkFolders`.
