@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 
 import pytest
 import torch
@@ -22,5 +23,17 @@ def _one_thread():
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind(tmp_path, monkeypatch):
+def _same_environment():
+    before = _variables()
+    yield
+    assert _variables() == before
+
+
+def _variables():
+    passing = ("PYTEST_", "PL_")  # pytest's own, and Lightning's seed_everything
+    return {name: value for name, value in os.environ.items() if not name.startswith(passing)}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(_same_environment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 import torchmetrics
 from lightning.pytorch import LightningModule, Trainer
@@ -134,3 +135,8 @@ class Decisions:
 
     def loss_below(self, accepted, start):
         return math.inf
+
+
+def mostly_slow(names, *quick):
+    """The parameters of a test: all names but these are marked slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from gga_lightning import GradientGuidedAnnealing, Guided
 from gga_lightning.data import Digits, DomainDataModule
 from gga_lightning.experiments.train import config_directory, make_algorithm
-from tests.helpers import same, trainer
+from tests.helpers import mostly_slow, same, trainer
 
 NAMES = sorted(path.stem for path in (Path(config_directory()) / "algorithm").glob("*.yaml"))
+OWN_STATE = ("arm", "cdann", "erm", "fishr", "group_dro", "irm", "mtl", "sagnet", "selfreg")
 MILD = {  # penalties that suit so short a training
     "mmd": {"gamma": 0.1},
     "irm": {"penalty_weight": 0.1, "anneal_steps": 4},
@@ -48,8 +49,8 @@ def data(steps=6):
     return DomainDataModule(Digits("rotation"), -1, batch_size=8, steps_per_epoch=steps)
 
 
-@pytest.mark.parametrize("name", NAMES)
 class TestEvery:
+    @pytest.mark.parametrize("name", mostly_slow(NAMES, *OWN_STATE))
     @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
     def test_resumes_bit_for_bit(self, name, tmp_path):
         def run(module, folder, *callbacks, **settings):
@@ -67,12 +68,14 @@ class TestEvery:
         assert fit.global_step == 12
         assert same(dict(straight.state_dict()), dict(resumed.state_dict()))
 
+    @pytest.mark.parametrize("name", mostly_slow(NAMES, "dann", "erm", "fish", "mldg"))
     def test_learns(self, name):
         module = make(name, lr=5e-3)  # five times the default, to learn in few steps
         fit = trainer(max_steps=60, check_val_every_n_epoch=1)
         fit.fit(module, datamodule=data(60))
         assert fit.callback_metrics["val/acc"] > 0.3  # chance is 0.1
 
+    @pytest.mark.parametrize("name", mostly_slow(NAMES, "erm", "fish", "fishr", "sam"))
     def test_in_mixed_precision_with_a_search_on_top(self, name):
         module, gga = make(name), GradientGuidedAnnealing(1, 3, proposal=Guided(1e-3))
         fit = trainer(gga, max_steps=4, precision="bf16-mixed", limit_val_batches=0)

@@ -14,7 +14,7 @@ from gga_lightning.alignment.gradients import cosine_matrix, domain_gradients, g
 from gga_lightning.alignment.proposals import Ball, Climb, Guided, Walk, uniform_noise
 from gga_lightning.alignment.search import annealing_search
 from tests.alignment import paper
-from tests.helpers import Decisions, copies, same
+from tests.helpers import Decisions, copies, mostly_slow, same
 
 
 def mlp():
@@ -97,7 +97,7 @@ class TestLikeThePapersCode:
         [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)],
     )
     @pytest.mark.parametrize("make", MODELS)
-    @pytest.mark.parametrize("sizes", [(8, 8, 8), (5, 12, 9, 3)])
+    @pytest.mark.parametrize("sizes", mostly_slow([(8, 8, 8), (5, 12, 9, 3)], (5, 12, 9, 3)))
     @pytest.mark.parametrize("engine", [evaluator, function])
     def test_same_decisions_and_same_end(self, make, seed, sizes, engine):
         network, batches = setting(make, seed, sizes)

@@ -11,6 +11,7 @@ import pytest
 from gga_lightning.experiments import evaluate
 from gga_lightning.report import cli as report
 from tests.experiments.test_evaluate import SHORT, run
+from tests.helpers import mostly_slow
 
 SELECTIONS = ("training_domain_validation", "last")
 FILES = (
@@ -38,7 +39,6 @@ CONTENTS = {
     "an alias of itself": lambda old: b"&a {data: *a, algorithm: *a}",
     "other keys": lambda old: b'{"data": {"dataset": 3}, "algorithm": [], "seed": "x"}',
 }
-USUAL = ("empty", "half", "noise", "not UTF-8", "a list", "other keys")
 VALUES = (None, [], {}, "text", -1, 1e400, float("nan"), True, [[["deep"]]], {"a": {"b": None}})
 
 
@@ -87,10 +87,7 @@ def assert_ends_well(folder, capsys, *more):
             evaluate.load_model(folder, selection)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in CONTENTS],
-)
+@pytest.mark.parametrize("content", mostly_slow(CONTENTS, "half", "not UTF-8", "other keys"))
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_with_other_content(folder, capsys, name, content):
     path = find(folder, name)
@@ -99,7 +96,10 @@ def test_a_file_with_other_content(folder, capsys, name, content):
 
 
 @pytest.mark.parametrize("name", [*FILES, ".hydra", "checkpoints"])
-@pytest.mark.parametrize("kind", ["missing", "a folder", "a link to nothing", "a link to itself"])
+@pytest.mark.parametrize(
+    "kind",
+    mostly_slow(["missing", "a folder", "a link to nothing", "a link to itself"], "missing"),
+)
 def test_no_file_in_its_place(folder, capsys, name, kind):
     path = find(folder, name)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -130,7 +130,7 @@ ENTRIES = ("data", "classes", "domains", "source_domains", "num_classes", "input
 ENTRIES += ("preprocess", "selections", "evaluations", "test_domains", "config_hash", "seed")
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", mostly_slow(ENTRIES, "data", "classes", "selections", "seed"))
 def test_a_result_with_an_entry_missing_or_of_another_kind(folder, capsys, entry):
     path = folder / "result.json"
     good = json.loads(path.read_text())

@@ -16,11 +16,10 @@ from gga_lightning import backbones
 from gga_lightning.data import Toy
 from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from gga_lightning.experiments import evaluate, models, train
+from tests.helpers import mostly_slow
 
 CONFIGURATION = Path(train.config_directory())
 ALGORITHMS = sorted(path.stem for path in (CONFIGURATION / "algorithm").glob("*.yaml"))
-# Their checkpoints hold more than ERM's. The checkpoints of the others have the same keys as ERM's.
-OWN_STATE = ("arm", "cdann", "dann", "fishr", "group_dro", "mtl", "sagnet", "selfreg")
 SHORT = ("trainer.max_steps=4", "data.steps_per_epoch=2", "annealing=none", "callbacks=checkpoint")
 # so that selections differ, and the training ends within an epoch
 LONG = ("trainer.max_steps=22", "data.steps_per_epoch=3", "annealing=none", "seed=3")
@@ -113,13 +112,7 @@ def test_training_domain_validation_is_the_default(finished):
     assert_same_state(first, second.state_dict())
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    [
-        pytest.param(name, marks=() if name in ("erm", *OWN_STATE) else pytest.mark.slow)
-        for name in ALGORITHMS
-    ],
-)
+@pytest.mark.parametrize("algorithm", mostly_slow(ALGORITHMS, "arm", "erm", "sagnet"))
 def test_every_algorithm(tmp_path, algorithm):
     if algorithm == "jacobian_descent":
         pytest.importorskip("torchjd")

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from gga_lightning.experiments.checkpoints import LastCheckpoint, SelectedCheckpoint
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
 from gga_lightning.report.results import parse_result
-from tests.helpers import Classifier, combined_loader, trainer
+from tests.helpers import Classifier, combined_loader, mostly_slow, trainer
 from tests.report.folders import Spec, write_run
 
 HISTORY = [
@@ -137,7 +137,7 @@ def test_the_earliest_wins_a_tie(tmp_path, name, step):
 
 
 @pytest.mark.parametrize("name", ["equal up to rounding", "small steps that add up", "rising"])
-@pytest.mark.parametrize("epochs", [1, 2, 3])
+@pytest.mark.parametrize("epochs", mostly_slow([1, 2, 3], 2))
 def test_a_resumed_training_keeps_the_same_checkpoints(tmp_path, name, epochs):
     rows = HISTORIES[name]
     fit(tmp_path / "whole", rows, len(rows))

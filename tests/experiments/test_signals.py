@@ -15,9 +15,8 @@ def wait_for(pattern, folder, process):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_single_run_says_how_to_resume(tmp_path, number):
     process = start_training(
         tmp_path, *SETTINGS, "trainer.max_steps=1000000", "hydra.run.dir=my run"

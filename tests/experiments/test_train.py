@@ -24,7 +24,7 @@ from gga_lightning.experiments.checkpoints import SelectedCheckpoint
 from gga_lightning.report.cli import main as report
 from tests.experiments.killed import killed_in_a_search
 from tests.experiments.test_terminal import terminal
-from tests.helpers import same
+from tests.helpers import mostly_slow, same
 
 __all__ = ["terminal"]  # a fixture
 SMALL_BACKBONES = ("gga_lightning.backbones.MLP", "gga_lightning.backbones.MNISTCNN")
@@ -110,7 +110,9 @@ class TestRun:
             assert selection["test_acc"] == pytest.approx(float(row["test/left/acc"]))
         assert result["search"] is None
 
-    @pytest.mark.parametrize("annealing", GROUPS["annealing"])
+    @pytest.mark.parametrize(
+        "annealing", mostly_slow(GROUPS["annealing"], "gga", "gga_l", "none", "voting")
+    )
     def test_every_annealing_trains(self, run, annealing):
         windows = {"gga": SEARCH, "voting": ("annealing.end_step=4",)}
         chosen = next((w for prefix, w in windows.items() if annealing.startswith(prefix)), ())
@@ -363,6 +365,7 @@ class TestNames:
         longest = max(len(os.fsencode(path.name)) for path in (tmp_path / "s").iterdir())
         assert 200 < longest <= 255
 
+    @pytest.mark.slow
     def test_the_reports_commands_for_missing_jobs_run(self, run, root, tmp_path, capsys):
         sweep = ("-m", *self.TINY, root, f"hydra.sweep.dir={tmp_path / 's'}")
         run(*sweep, "data.test_domain=all", "seed=0")
@@ -507,6 +510,7 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
 class TestGoingOn:
     SEARCHED = ("annealing.start_step=6", "annealing.end_step=11", "annealing.num_candidates=20")
 
+    @pytest.mark.slow
     def test_after_a_kill_in_a_search_all_is_as_in_a_straight_run(self, run, tmp_path):
         # Mixup draws from torch's generator, SWAD averages, the monitor and the search log
         setting = (*SMALL, *self.SEARCHED, "trainer.max_steps=24", "algorithm=mixup")

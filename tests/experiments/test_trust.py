@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from gga_lightning.experiments import train
 from gga_lightning.experiments.trust import require_trusted
+from tests.helpers import mostly_slow
 
 CONFIGURATION = Path(train.config_directory())
 OURS = [
@@ -53,7 +54,7 @@ def has_root(override):
     return "root: ???" in (CONFIGURATION / group / f"{name}.yaml").read_text()
 
 
-@pytest.mark.parametrize("override", OURS)
+@pytest.mark.parametrize("override", mostly_slow(OURS, "data=folders", "algorithm=fish"))
 def test_every_configuration_of_ours_is_trusted(override):
     if "jacobian" in override:
         pytest.importorskip("torchjd")

@@ -61,6 +61,7 @@ class TestLightningsDemos:
         data = DataLoader(RandomDataset(32, 64), batch_size=8)
         check(module, data, split=halves, domain_loss=lambda module, part: module.step(part))
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:.*nested tensors")
     def test_transformer(self):
         module = LightningTransformer(vocab_size=20)

@@ -97,6 +97,7 @@ for name, change in SETTINGS.items():
 """
 
 
+@pytest.mark.slow
 def test_reduced_products_are_turned_off_and_back_and_can_be_asked_for():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False

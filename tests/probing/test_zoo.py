@@ -31,7 +31,7 @@ from gga_lightning.callbacks import annealing
 from gga_lightning.probing.domains import Splitter
 from gga_lightning.probing.precision import full_precision
 from gga_lightning.probing.source import LossSource
-from tests.helpers import Decisions, same, trainer
+from tests.helpers import Decisions, mostly_slow, same, trainer
 from tests.zoo import CASES, FILES
 
 for topic in ("classics", "state", "late", "objects", "code", "surroundings"):
@@ -193,8 +193,8 @@ def folder(tmp_path):
 )
 @pytest.mark.parametrize(
     "kind",
-    ["search", "voting"]  # the others evaluate by the same code, so they need not be run often
-    + [pytest.param(kind, marks=pytest.mark.slow) for kind in ("noise", "monitor", "random")],
+    # the others evaluate by the same code, so they need not be run often
+    mostly_slow(("search", "voting", "noise", "monitor", "random"), "search"),
 )
 @pytest.mark.parametrize("name", CASES)
 def test_untouched_or_refused(name, kind, folder):

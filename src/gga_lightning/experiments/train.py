@@ -3,8 +3,8 @@
 import importlib.metadata
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -316,9 +316,7 @@ def main() -> None:
         print(f"gga-lightning {importlib.metadata.version('gga-lightning')}")
         return
     sys.argv[1:] = names_as_text(sys.argv[1:])
-    whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    with tidy("gga-train"), exit_on_signals("gga-train"):
+    with _hydra_raises() as whole, tidy("gga-train"), exit_on_signals("gga-train"):
         try:
             _job()
         except Exception as error:
@@ -328,6 +326,20 @@ def main() -> None:
             if not isinstance(error, HydraException):
                 print("(HYDRA_FULL_ERROR=1 shows where it comes from)", file=sys.stderr)
             sys.exit(1)
+
+
+@contextmanager
+def _hydra_raises() -> Generator[bool]:
+    """Lets Hydra raise its errors, not print them; yields whether the user wants them whole."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield before == "1"
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 if __name__ == "__main__":
