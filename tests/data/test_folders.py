@@ -86,6 +86,31 @@ class TestFolders:
         assert data.eval_transform(data.domains["left"][0][0]).shape == (3, 224, 224)
 
 
+class TestGroups:
+    @pytest.mark.parametrize(
+        ("pattern", "found"),
+        [
+            ("(.+)_", ["dog1", "dog1", "dog2_x"]),
+            (r"\w+?\d", ["dog1", "dog1", "dog2"]),
+            (r"dog(\d)", ["1", "1", "2"]),
+        ],
+    )
+    def test_are_found_in_names(self, tmp_path, pattern, found):
+        names = ["dog1_left", "dog1_right", "dog2_x_left"]
+        make(tmp_path, [f"{domain}/dog/{name}" for domain in "ab" for name in names])
+        data = ImageFolders(tmp_path, group=pattern)
+        assert data.domains["a"].groups.tolist() == data.domains["b"].groups.tolist() == found
+
+    def test_make_the_splits(self, tmp_path):
+        make(tmp_path, [f"{d}/c/{g}_{i}" for d in "ab" for g in range(5) for i in range(3)])
+        data = DomainDataModule(ImageFolders(tmp_path, group="(.+)_"), holdout_fraction=0.4)
+        sizes = {name: len(loader.dataset) for name, loader in data.val_dataloader().items()}
+        assert sizes == {"val/a": 6, "test/b": 6, "seen/b": 9}
+
+    def test_there_are_none_by_default(self, root):
+        assert ImageFolders(root).domains["left"].groups is None
+
+
 class TestWhatDoesNotBelong:
     MESSAGES: ClassVar = {
         "left/empty/": "no images",
@@ -299,6 +324,9 @@ def test_splits_are_the_reference_suites(layout, seed, tmp_path):
         ({"domains": ["left", " left"]}, r"different folders .*, got \['left', 'left'\]"),
         ({"faulty": "ignore"}, "`faulty` must be 'stop' or 'leave_out', got 'ignore'"),
         ({"image_size": 0}, "`image_size` must be at least 1, got 0"),
+        ({"group": "("}, r"`group` must be a regular expression, got '\(': missing"),
+        ({"group": "x"}, "`group` must match each file's name .* finds nothing in '0.png': .*0"),
+        ({"group": "(x?)0|1|2"}, "`group` must match each file's name from its start"),
     ],
 )
 def test_wrong_arguments(root, settings, message):

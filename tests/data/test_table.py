@@ -117,6 +117,33 @@ PROBLEMS = {
 }
 
 
+class TestGroups:
+    ROWS = (
+        "left/cat/0.png,katze,a,g 1",
+        "left/cat/1.png,katze,a,g\u00a01 ",
+        "right/dog/0.png,hund,b,x",
+        "right/dog/1.png,hund,b,1",
+    )
+
+    def test_are_a_column(self, write):
+        data = ImageTable(write(*self.ROWS, header="path,label,domain,Group"))
+        assert data.domains["a"].groups.tolist() == ["g 1", "g 1"]
+        assert data.domains["b"].groups.tolist() == ["x", "1"]
+
+    def test_that_can_be_left_out(self, write):
+        assert ImageTable(write(*ROWS)).domains["a"].groups is None
+
+    def test_each_row_has_one(self, write):
+        rows = ["left/cat/0.png,katze,a,", "left/cat/1.png,katze,a"]
+        file = write(*self.ROWS[1:3], *rows, header="path,label,domain,group")
+        with pytest.raises(ValueError, match="2 problems in .*line 4: no group; line 5: no group"):
+            ImageTable(file)
+
+    def test_there_is_one_such_column(self, write):
+        with pytest.raises(ValueError, match="`file` must have one column group"):
+            ImageTable(write(*self.ROWS, header="path,label,group,domain,group"))
+
+
 class TestProblems:
     @pytest.mark.parametrize("row", PROBLEMS)
     def test_are_named_with_their_line_and_left_out(self, root, write, row):

@@ -312,7 +312,7 @@ class TestInputs:
     def test_normalization_of_the_run(self, images, tmp_path, monkeypatch, as_uint8):
         """A featurizer with a normalization of its own, which only integers get."""
         own = (0.5, 0.25, 0.4), (0.5, 0.5, 0.125)
-        monkeypatch.setattr(backbones, "_IMAGENET", own)
+        monkeypatch.setattr(backbones.torchvision, "_IMAGENET", own)
         words = ["data=folders", f"data.root={images / 'pets'}", "backbone=resnet18"]
         words += [*IMAGE_SETTINGS, "data.batch_size=8", f"data.dataset.as_uint8={as_uint8}"]
         folder = run(tmp_path / "run", *SHORT, *words)

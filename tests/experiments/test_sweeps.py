@@ -218,7 +218,8 @@ class TestSearchSpaces:
 SWEEP = (
     "sweep=leave_one_domain_out",
     "data=toy",
-    "algorithm=erm,mixup,fish",
+    "algorithm=erm,mixup",
+    "seed=0,1",
     "trainer.max_steps=60",
     "data.steps_per_epoch=20",
     "~callbacks.progress",
@@ -246,7 +247,7 @@ def wait(condition, process):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_sweep_killed_twice_ends_as_one_left_alone(tmp_path):
-    """Three algorithms, four annealings, three seeds, three held-out domains."""
+    """Two algorithms, four annealings, two seeds, three held-out domains."""
     alternatives = [
         "annealing=none",
         "annealing=gga_climb annealing.start_step=21 annealing.end_step=40",
@@ -260,7 +261,7 @@ def test_a_sweep_killed_twice_ends_as_one_left_alone(tmp_path):
     _, errors = undisturbed.communicate()
     assert undisturbed.returncode == 0, errors
     expected = finished(alone)
-    assert len(expected) == 3 * 4 * 3 * 3
+    assert len(expected) == 2 * 4 * 2 * 3
 
     searching = next(name for name in sorted(expected) if "mixup-gga_climb-seed1" in name)
     checkpoint = killed / searching / "checkpoints/last.ckpt"

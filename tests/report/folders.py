@@ -11,7 +11,7 @@ from pathlib import Path
 
 DOMAINS = ("a", "b", "c", "d")
 STEPS = (50, 100, 150, 200)
-SIZES = {"val": 20, "oracle": 25, "test": 40}  # samples of a part
+SIZES = {"val": 20, "oracle": 25, "seen": 25, "test": 40}  # samples of a part
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Spec:
     seconds: float = 10.0
     search: dict | None = None
     swad: bool = False
+    groups: bool = False  # splits are by group
     versions: dict = field(default_factory=lambda: {"gga-lightning": "0.1.0", "torch": "2.15.0"})
     levels: int = 0  # how many accuracies there are, for ties; 0: all
     lift: float = 0.0  # how much better the runs of this method are
@@ -42,6 +43,10 @@ class Spec:
     @property
     def sources(self):
         return tuple(name for name in self.domains if name not in self.held_out)
+
+    @property
+    def other(self):
+        return "seen" if self.groups else "oracle"
 
     @property
     def trial(self):
@@ -75,7 +80,7 @@ def write_run(root, spec):
     )
     spec.folder.mkdir(parents=True)
     parts = [f"val/{name}" for name in spec.sources]
-    parts += [f"{part}/{name}" for name in spec.held_out for part in ("test", "oracle")]
+    parts += [f"{part}/{name}" for name in spec.held_out for part in ("test", spec.other)]
     evaluations = [
         (step, {part: accuracy(draw, part, spec) for part in parts}) for step in spec.steps
     ]
@@ -106,7 +111,7 @@ def means(evaluation, spec):
     return {
         "step": step,
         "val_acc": mean("val", spec.sources),
-        "oracle_acc": mean("oracle", spec.held_out),
+        "oracle_acc": mean(spec.other, spec.held_out),
         "test_acc": mean("test", spec.held_out),
     }
 
@@ -124,7 +129,7 @@ def result_of(spec, evaluations, draw):
 
     selections = {
         "training_domain_validation": best("val/"),
-        "oracle": best("oracle/"),
+        "oracle": best(f"{spec.other}/"),
         "last": averaged[-1],
     }
     if spec.swad:

@@ -1,9 +1,18 @@
 """Data sets with several domains, and the module that splits and loads them."""
 
 from gga_lightning.data.digits import Digits
+from gga_lightning.data.emoji import Emoji
 from gga_lightning.data.folders import ImageFolders, ImageTable
 from gga_lightning.data.loaders import DomainDataset
 from gga_lightning.data.module import DomainDataModule
 from gga_lightning.data.toy import Toy
 
-__all__ = ["Digits", "DomainDataModule", "DomainDataset", "ImageFolders", "ImageTable", "Toy"]
+__all__ = [
+    "Digits",
+    "DomainDataModule",
+    "DomainDataset",
+    "Emoji",
+    "ImageFolders",
+    "ImageTable",
+    "Toy",
+]

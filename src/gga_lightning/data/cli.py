@@ -186,7 +186,7 @@ def _check(dataset: Kind, options: Namespace, output: Console) -> int:
 
 def _check_own(options: Namespace, output: Console) -> int:
     if options.name == "table":
-        survey = survey_files(*list_table(options.file, options.root))
+        survey = survey_files(*list_table(options.file, options.root)[:2])
         return _report(str(options.file), survey, options, output)
     survey = survey_files(*list_folders(options.root.expanduser()))
     if not survey.files:

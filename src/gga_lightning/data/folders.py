@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,21 +36,29 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
 
     Attributes:
         targets: Each image's class.
+        groups: Each image's group, such as the object or patient that it shows; None without.
     """
 
     def __init__(
-        self, paths: Sequence[str], targets: Sequence[int], *, domainbed: bool = False
+        self,
+        paths: Sequence[str],
+        targets: Sequence[int],
+        *,
+        groups: Sequence[str] | None = None,
+        domainbed: bool = False,
     ) -> None:
         """Takes note of the files.
 
         Args:
             paths: The files.
             targets: Their classes' indices.
+            groups: Their groups.
             domainbed: As in :func:`gga_lightning.data.decoding.decode`.
         """
         # as one array, which worker processes share, and not as objects, which each would copy
         self._paths = np.array([os.fsencode(path) for path in paths])
         self.targets = np.array(targets, dtype=np.int64)
+        self.groups = None if groups is None else np.array(groups)
         self._domainbed = domainbed
         self._cache: DecodedCache | None = None
 
@@ -116,6 +125,7 @@ class _Images:
         *,
         source: str | Path,
         name: str,
+        group_of: Callable[[str], str] | None = None,
         image_size: int = 224,
         faulty: Faulty = "stop",
         as_uint8: bool = False,
@@ -143,6 +153,7 @@ class _Images:
             domain: DomainImages(
                 [path for path, _ in pairs],
                 [places[label] for _, label in pairs],
+                groups=None if group_of is None else [group_of(path) for path, _ in pairs],
                 domainbed=self.domainbed,
             )
             for domain, pairs in files.items()
@@ -192,6 +203,7 @@ class ImageFolders(_Images):
         *,
         domains: Sequence[str] | None = None,
         name: str | None = None,
+        group: str | None = None,
         image_size: int = 224,
         faulty: Faulty = "stop",
         as_uint8: bool = False,
@@ -205,6 +217,10 @@ class ImageFolders(_Images):
             root: The folder of the domains' folders.
             domains: The domains' names, in order; all of them, sorted, if None.
             name: What the data are called; the root's name if None.
+            group: A regular expression that finds in each file's name which object, patient or
+                scene the image shows, so that :class:`DomainDataModule` splits by these: its
+                first parenthesis, such as ``"(.+)_"`` for ``dog17_left.jpg``, or without one all
+                that it matches. It must match each name from its start.
             image_size: Height and width of an input.
             faulty: What to do where something does not belong or cannot be read: ``"stop"`` with
                 an error, or ``"leave_out"`` with a warning.
@@ -217,8 +233,8 @@ class ImageFolders(_Images):
             cache: A folder for the decoded images, which are then read from there.
 
         Raises:
-            ValueError: If an argument is out of range, a folder is missing, or with
-                ``faulty="stop"`` something does not belong.
+            ValueError: If an argument is out of range, a folder is missing, ``group`` does not
+                match a file's name, or with ``faulty="stop"`` something does not belong.
         """
         root = Path(root).expanduser()
         listed, problems = list_folders(root, domains)
@@ -234,6 +250,7 @@ class ImageFolders(_Images):
             problems,
             source=root,
             name=root.name if name is None else name,
+            group_of=None if group is None else _GroupPattern(group),
             image_size=image_size,
             faulty=faulty,
             as_uint8=as_uint8,
@@ -245,6 +262,9 @@ class ImageFolders(_Images):
 
 class ImageTable(_Images):
     """Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
+
+    With a column ``group``, which names the object, patient or scene that an image shows,
+    :class:`DomainDataModule` splits by these.
 
     Domains come in the order in which the file first names them, classes in alphabetical order,
     images in the file's order. Attributes and the reading of files and names as in
@@ -265,16 +285,41 @@ class ImageTable(_Images):
             file: The CSV file, with a header; see :func:`gga_lightning.data.table.list_table`.
             root: What paths are relative to; the file's folder if None.
             name: What the data are called; the file's name if None.
-            **settings: Those of :class:`ImageFolders`; ``faulty`` is here about rows, too: without
-                a file, label or domain, with the file of an earlier row.
+            **settings: Those of :class:`ImageFolders` but ``domains`` and ``group``; ``faulty``
+                is here about rows, too: without a file, label, domain or group, with the file of
+                an earlier row.
 
         Raises:
             ValueError: If an argument is out of range, the file is not such a list or all its
                 rows are wrong, or with ``faulty="stop"`` a row is wrong.
         """
-        listed, problems = list_table(file, root)
+        listed, problems, groups = list_table(file, root)
         name = Path(file).stem if name is None else name
-        super().__init__(listed, problems, source=file, name=name, **settings)
+        group_of = None if groups is None else groups.__getitem__
+        super().__init__(listed, problems, source=file, name=name, group_of=group_of, **settings)
+
+
+class _GroupPattern:
+    """Finds the group in a file's name."""
+
+    def __init__(self, pattern: str) -> None:
+        try:
+            self._pattern = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"`group` must be a regular expression, got {pattern!r}: {error}."
+            ) from None
+
+    def __call__(self, path: str) -> str:
+        name = os.path.basename(path)
+        found = self._pattern.match(name)
+        text = found and found[min(1, self._pattern.groups)]
+        if not text:
+            raise ValueError(
+                f"`group` must match each file's name from its start, but "
+                f"{self._pattern.pattern!r} finds nothing in {name!r}: {path}."
+            )
+        return text
 
 
 def _cache_name(source: str | Path, name: str, domain: str) -> str:

@@ -1,7 +1,7 @@
 """Splits a data set's domains into parts and loads them, one loader a source domain."""
 
 import re
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from functools import partial
 from numbers import Integral
 from typing import Any, cast
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from gga_lightning.data.batches import TrainBatches, TrainSampler, Transformed, seed_hash
+from gga_lightning.data.groups import find_groups, split_groups
 from gga_lightning.data.loaders import DomainDataset, DomainLoaders
 from gga_lightning.data.names import plain_name
 from gga_lightning.data.resume import (
@@ -35,6 +36,12 @@ class DomainDataModule(DomainLoaders):
     samples never select. The parts equal those of DomainBed, index for
     index, for the same order of samples, ``split_seed`` being its trial seed.
 
+    Where the domains have ``groups`` (the object, patient or scene that each sample shows), whole
+    groups are split instead, the same ones in every domain: a share of them is in no training
+    part, and source domains validate on these. If a test domain has groups that were trained on
+    in other domains, those samples are evaluated apart (``seen``) and serve the oracle selection,
+    and its others, new in domain and group, are what is reported (``test``).
+
     Training batches are ``{source domain: (inputs, targets)}``. Samples are drawn with
     replacement, as in DomainBed. The n-th training batch is a function of the seed and n alone.
     On several processes, each draws its share of a batch that is as many times as large. What
@@ -55,7 +62,8 @@ class DomainDataModule(DomainLoaders):
     something, are listed in ``docs/data.md``.
 
     The evaluation loaders are named by part and domain, ``val/<source>``, ``test/<target>`` and
-    ``oracle/<target>``; a pass over validation is a pass over all three.
+    ``oracle/<target>`` (with groups ``seen/<target>``); a pass over validation is a pass over all
+    three.
 
     Attributes:
         name: The data set's name.
@@ -91,7 +99,8 @@ class DomainDataModule(DomainLoaders):
                 -1 being the last. Text that is a domain's name is that name, even if it is also
                 an index, such as ``"0"``.
             batch_size: Samples of each source domain in a training batch, on each process.
-            holdout_fraction: Share of the smaller part, in (0, 1).
+            holdout_fraction: Share of the smaller part, in (0, 1); with groups, the share of
+                each class's groups that are not trained on.
             seed: Seed of the order of training samples, from 0 to 2^32 - 1.
             split_seed: Seed of the splits, in the same range; the same as ``seed`` if None.
             steps_per_epoch: Training batches an epoch; if None, as many as the largest source
@@ -108,6 +117,12 @@ class DomainDataModule(DomainLoaders):
         Raises:
             ValueError: If an argument is out of range, there is no such domain, a domain is held
                 out twice, no source domain is left, or a domain is too small to split.
+
+        Example:
+            >>> from gga_lightning.data import Emoji
+            >>> data = DomainDataModule(Emoji(), "openmoji", holdout_fraction=0.4)
+            >>> sorted(data.val_dataloader())[:2], sorted(data.test_dataloader())
+            (['seen/openmoji', 'test/openmoji'], ['seen/openmoji', 'test/openmoji'])
         """
         super().__init__(dataset, eval_batch_size=eval_batch_size, num_workers=num_workers)
         check_seed("seed", seed)
@@ -130,21 +145,12 @@ class DomainDataModule(DomainLoaders):
         self._balance_classes = balance_classes
         self._augment_validation = augment_validation
         self._shuffle_domains = shuffle_domains
-        self._large: dict[str, Subset[Any]] = {}
-        self._small: dict[str, Subset[Any]] = {}
-        for index, (name, domain) in enumerate(dataset.domains.items()):
-            size = len(cast(Sized, domain))
-            large, small = split_indices(
-                size, holdout_fraction, seed if split_seed is None else split_seed, index
-            )
-            if not large or not small:
-                raise ValueError(
-                    f"Domain {name!r} has {size} samples, too few to split off a share of "
-                    f"`holdout_fraction={holdout_fraction}`."
-                )
-            # arrays, which worker processes share; of lists each would copy every number
-            arrays: Any = np.array(large), np.array(small)
-            self._large[name], self._small[name] = (Subset(domain, rows) for rows in arrays)
+        self._parts = _split(
+            dataset.domains,
+            self.source_domains,
+            holdout_fraction,
+            seed if split_seed is None else split_seed,
+        )
 
     def setup(self, stage: str) -> None:
         """Adds the callback that makes a resumed training continue in the right epoch.
@@ -159,7 +165,7 @@ class DomainDataModule(DomainLoaders):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Makes one loader for all source domains, so that they share the worker processes."""
-        parts = {name: self._large[name] for name in self.source_domains}
+        parts = {name: self._parts[f"train/{name}"] for name in self.source_domains}
         largest = max(len(part) for part in parts.values())
         rank, ranks = self._ranks()
         steps = self.steps_per_epoch or max(1, largest // self.batch_size)
@@ -186,29 +192,60 @@ class DomainDataModule(DomainLoaders):
         )
 
     def val_dataloader(self) -> dict[str, DataLoader[Any]]:
-        """Makes the loaders of the validation, test and oracle parts."""
-        loaders = {
-            f"val/{name}": self._evaluation_loader(
-                self._small[name], augment=self._augment_validation
-            )
-            for name in self.source_domains
-        }
-        parts = {f"test/{name}": self._large[name] for name in self.test_domains}
-        parts |= {f"oracle/{name}": self._small[name] for name in self.test_domains}
-        return loaders | {name: self._evaluation_loader(part) for name, part in parts.items()}
+        """Makes the loaders of the validation, test and oracle or seen parts."""
+        return self._loaders("val", "test", "oracle", "seen")
 
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
-        """Makes the loaders of the test parts."""
+        """Makes the loaders of the test parts, and of the seen ones where there are groups."""
+        return self._loaders("test", "seen")
+
+    def _loaders(self, *kinds: str) -> dict[str, DataLoader[Any]]:
         return {
-            f"test/{name}": self._evaluation_loader(self._large[name]) for name in self.test_domains
+            name: self._evaluation_loader(
+                part, augment=self._augment_validation and name.startswith("val/")
+            )
+            for kind in kinds
+            for name, part in self._parts.items()
+            if name.startswith(f"{kind}/")
         }
 
     def _weights(self, part: Subset[Any]) -> int | Tensor:
         """How probable each sample is: where all are alike, their number."""
         if not self._balance_classes:
             return len(part)
-        targets = torch.as_tensor(_targets(part.dataset))[torch.as_tensor(part.indices)]
+        targets = _targets(part.dataset, "balance_classes")
+        targets = torch.as_tensor(targets)[torch.as_tensor(part.indices)]
         return 1 / targets.bincount()[targets].double()
+
+
+def _split(
+    domains: Mapping[str, Dataset[Any]], sources: Sequence[str], fraction: float, split_seed: int
+) -> dict[str, Subset[Any]]:
+    """The parts of all domains, by kind and domain: train, val, test, and oracle or seen."""
+    rows: dict[str, list[int]] = {}
+    groups = find_groups(domains)
+    if groups is not None:
+        targets = {name: _targets(domain, "groups") for name, domain in domains.items()}
+        rows = split_groups(groups, targets, sources, fraction, split_seed)
+    else:
+        for index, (name, domain) in enumerate(domains.items()):
+            size = len(cast(Sized, domain))
+            kinds = ("train", "val") if name in sources else ("test", "oracle")
+            parts = split_indices(size, fraction, split_seed, index)
+            rows |= {f"{kind}/{name}": part for kind, part in zip(kinds, parts, strict=True)}
+    found = {}
+    for part, chosen in rows.items():
+        domain = part.partition("/")[2]
+        if not chosen:
+            size = len(cast(Sized, domains[domain]))
+            raise ValueError(
+                f"Domain {domain!r} has {size} samples, too few to split off a share of "
+                f"`holdout_fraction={fraction}`{'' if groups is None else ' of their groups'}."
+            )
+        # arrays, which worker processes share; of lists each would copy every number
+        indices: Any = np.array(chosen)
+        found[part] = Subset(domains[domain], indices)
+    return found
 
 
 def split_indices(
@@ -233,14 +270,14 @@ def split_indices(
     return keys[cut:], keys[:cut]
 
 
-def _targets(dataset: Dataset[Any]) -> Any:
+def _targets(dataset: Dataset[Any], needed_by: str) -> Any:
     """All targets of a domain."""
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[1]
     targets = getattr(dataset, "targets", None)
     if targets is None:
         raise ValueError(
-            "`balance_classes` needs domains with an attribute `targets`, "
+            f"`{needed_by}` needs domains with an attribute `targets`, "
             f"got {type(dataset).__name__}."
         )
     return targets

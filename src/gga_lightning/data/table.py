@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 from gga_lightning.data.listing import Listed, keep_one_case
 from gga_lightning.data.names import plain_name
@@ -15,22 +16,26 @@ from gga_lightning.data.names import plain_name
 __all__ = ["list_table"]
 
 _COLUMNS = ("path", "label", "domain")
+_GROUP = "group"  # a column that can be left out
 _Seen = dict[tuple[int, int], tuple[int, str, str]]  # a file to its row's line, label and domain
 _Row = tuple[int, list[str]]  # the line on which a row begins, and its cells
 
 
-def list_table(file: str | Path, root: str | Path | None = None) -> tuple[Listed, list[str]]:
+def list_table(
+    file: str | Path, root: str | Path | None = None
+) -> tuple[Listed, list[str], dict[str, str] | None]:
     """Reads a list of images, without opening them.
 
     Args:
-        file: A CSV file with the columns ``path``, ``label`` and ``domain`` and any others, in
-            any order, separated by commas, semicolons or tabs; in UTF-8, or UTF-16 with a BOM.
+        file: A CSV file with the columns ``path``, ``label`` and ``domain``, perhaps ``group``,
+            and any others, in any order, separated by commas, semicolons or tabs; in UTF-8, or
+            UTF-16 with a BOM.
         root: What paths are relative to; the file's folder if None.
 
     Returns:
         Domain name to (path, class name) of each image, in the file's order, and what is wrong
         with rows, a line each. Rows that are wrong are left out; of rows with the same file, the
-        first one stays.
+        first one stays. Then each path's group, or None without a column ``group``.
 
     Raises:
         ValueError: If the file is not such a list, or has no row that can be used.
@@ -43,16 +48,22 @@ def list_table(file: str | Path, root: str | Path | None = None) -> tuple[Listed
     listed: Listed = {}
     problems: list[str] = []
     seen: _Seen = {}
+    groups: dict[str, str] = {}
     plain = cache(plain_name)  # few names in many rows
     for line, row in rows:
-        path, label, domain = (row[place] if place < len(row) else "" for place in columns[:3])
-        path, label, domain = path.strip(), plain(label), plain(domain)
-        if len(row) > columns[3]:
-            problem = f"{len(row)} cells, and the header has {columns[3]}"
+        cells = {name: row[i] if i < len(row) else "" for name, i in columns.places.items()}
+        path = cells["path"].strip()
+        label, domain, group = (plain(cells.get(name, "-")) for name in ("label", "domain", _GROUP))
+        if len(row) > columns.total:
+            problem = f"{len(row)} cells, and the header has {columns.total}"
+        elif not group:
+            problem = "no group"
         else:
             problem = _problem(base, path, label, domain, seen, line)
         if problem is None:
-            listed.setdefault(domain, []).append((os.path.join(base, path), label))
+            full = os.path.join(base, path)
+            listed.setdefault(domain, []).append((full, label))
+            groups[full] = group
         else:
             problems.append(f"line {line}: {problem}")
     listed = keep_one_case(listed, problems)
@@ -62,7 +73,7 @@ def list_table(file: str | Path, root: str | Path | None = None) -> tuple[Listed
             f"`file` must list at least one existing image, got {str(file)!r}, which has none"
             f"{reasons}."
         )
-    return listed, problems
+    return listed, problems, groups if _GROUP in columns.places else None
 
 
 def _problem(base: Path, path: str, label: str, domain: str, seen: _Seen, line: int) -> str | None:
@@ -92,8 +103,13 @@ def _problem(base: Path, path: str, label: str, domain: str, seen: _Seen, line: 
     )
 
 
-def _read(file: Path) -> tuple[tuple[int, int, int, int], Iterator[_Row]]:
-    """Where the columns are and how many there are, and the rows."""
+class _Columns(NamedTuple):
+    places: dict[str, int]  # of those that are used
+    total: int
+
+
+def _read(file: Path) -> tuple[_Columns, Iterator[_Row]]:
+    """The columns and the rows."""
     text = _text(file)
     for separator in ",;\t":
         rows = _rows(text, separator, file)
@@ -107,11 +123,13 @@ def _read(file: Path) -> tuple[tuple[int, int, int, int], Iterator[_Row]]:
             "`file` must name the columns path, label and domain in its first line, separated by "
             f"commas, semicolons or tabs; got {first!r} in {str(file)!r}."
         )
-    twice = [name for name in _COLUMNS if header.count(name) > 1]
+    known = (*_COLUMNS, _GROUP)
+    twice = [name for name in known if header.count(name) > 1]
     if twice:
         raise ValueError(f"`file` must have one column {twice[0]}, got {header} in {str(file)!r}.")
-    path, label, domain = map(header.index, _COLUMNS)
-    return (path, label, domain, len(header)), rows
+    return _Columns(
+        {name: header.index(name) for name in known if name in header}, len(header)
+    ), rows
 
 
 def _text(file: Path) -> str:

@@ -39,16 +39,16 @@ def print_table(result: dict[str, Any], folder: Path) -> None:
     """
     title = f"{result['data']}, {result['test_domain']!r} held out: {result['algorithm']}"
     title += "" if result["annealing"] == "none" else f" with {result['annealing']}"
-    table = Table("model selection", "step", "source accuracy", "held-out accuracy", title=title)
+    seen = any(name.startswith("seen/") for name in result["evaluations"][0]["accuracies"])
+    held_out = ("new groups", "seen groups") if seen else ("held-out accuracy",)
+    source = "sources" if seen else "source accuracy"
+    table = Table("model selection", "step", source, *held_out, title=title)
     for column in table.columns[1:]:
         column.justify = "right"
+    accuracies = ("val_acc", "test_acc", "oracle_acc")[: 1 + len(held_out)]
     for rule, chosen in result["selections"].items():
-        table.add_row(
-            rule.replace("_", " ").replace("training domain", "training-domain"),
-            str(chosen["step"]),
-            f"{chosen['val_acc']:.1%}",
-            f"{chosen['test_acc']:.1%}",
-        )
+        name = rule.replace("_", " ").replace("training domain", "training-domain")
+        table.add_row(name, str(chosen["step"]), *(f"{chosen[a]:.1%}" for a in accuracies))
     Console().print(table)
     search = result["search"]
     if search is not None and search["steps"]:

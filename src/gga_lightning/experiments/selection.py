@@ -19,8 +19,9 @@ class ValidationPass(NamedTuple):
     Attributes:
         step: How many optimizer steps were taken.
         val_acc: Mean over the source domains' validation parts.
-        oracle_acc: Mean over the test domains' smaller parts.
-        test_acc: Mean over the test domains' larger parts, which is what is reported.
+        oracle_acc: Mean over the test domains' parts that are not reported: the smaller ones, or
+            those of groups that were trained on in other domains (``seen``).
+        test_acc: Mean over the test domains' parts that are reported.
         accuracies: Each part's, by ``<part>/<domain>``.
     """
 
@@ -53,8 +54,8 @@ class ValidationHistory(Callback):
         }
         # not the logged means, which are rounded: gga-report computes its means from these too
         val, oracle, test = (
-            mean(value for name, value in each.items() if name.startswith(f"{part}/"))
-            for part in ("val", "oracle", "test")
+            mean(value for name, value in each.items() if name.partition("/")[0] in parts)
+            for parts in (("val",), ("oracle", "seen"), ("test",))
         )
         self.evaluations.append(ValidationPass(trainer.global_step, val, oracle, test, each))
 

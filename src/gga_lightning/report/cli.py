@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +16,7 @@ from gga_lightning.report.formats import to_csv, to_latex, to_markdown, to_text
 from gga_lightning.report.methods import Method, group_methods, order_domains
 from gga_lightning.report.notes import finding_notes, gap_note, version_notes
 from gga_lightning.report.paper import DATASETS, paper_table
-from gga_lightning.report.results import Run
+from gga_lightning.report.results import Run, seen_groups
 from gga_lightning.report.rules import RULES
 from gga_lightning.report.runs import Finding, Reading, read_runs
 from gga_lightning.report.statistics import Comparison, compute_comparison
@@ -75,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         default="sample",
         help="the standard error: the sample's, or DomainBed's (population) (%(default)s)",
     )
+    parser.add_argument(
+        "--part",
+        choices=("test", "seen"),
+        default="test",
+        help="of held-out domains whose splits are by group: the groups that are new, or those "
+        "seen in training, in other domains (%(default)s)",
+    )
     parser.add_argument("--data", nargs="+", metavar="NAME", help="only these data sets")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw, into this folder")
     parser.add_argument("--paper", action="store_true", help="the paper's printed numbers beside")
@@ -86,10 +93,10 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> None:
     rules = _rules(options.selection)
     reading = read_runs(options.runs)
-    studies = [
-        _study(data, runs, options.baseline)
-        for data, runs in _by_data(reading, options.data).items()
-    ]
+    by_data = _by_data(reading, options.data)
+    if options.part == "seen":
+        by_data = _on_seen_groups(by_data)
+    studies = [_study(data, runs, options.baseline) for data, runs in by_data.items()]
     if options.baseline is not None:
         _check_baseline(options.baseline, studies)
     comparisons = [
@@ -158,6 +165,23 @@ def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[R
     if unknown:
         raise ValueError(f"`--data` must be of {', '.join(usable)}, got {unknown[0]!r}.")
     return {d: runs for d, runs in usable.items() if not wanted or {d, runs[0].data} & set(wanted)}
+
+
+def _on_seen_groups(by_data: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+    """The runs of data that are split by group, with their accuracies on the groups seen."""
+    found = {
+        f"{data}, seen groups": [run for run in map(seen_groups, runs) if run is not None]
+        for data, runs in by_data.items()
+    }
+    found = {
+        name: runs for name, runs in found.items() if any(len(r.test_domains) == 1 for r in runs)
+    }
+    if not found:
+        raise ValueError(
+            "`--part seen` needs runs whose held-out domain has groups that were trained on in "
+            f"other domains, such as those of data=emoji; got runs of {', '.join(by_data)}."
+        )
+    return found
 
 
 def _data_name(run: Run, places: Collection[str | None]) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ __all__ = [
     "mean",
     "parse_result",
     "same_selection",
+    "seen_groups",
 ]
 
 _TIE = 1e-6  # accuracies are logged in single precision: closer ones are equal
@@ -31,8 +32,9 @@ class RecordedPass:
 
     Attributes:
         step: How many optimizer steps were taken.
-        accuracies: In [0, 1], by part: ``val/<source>``, ``test/<held out>``, the larger part,
-            and ``oracle/<held out>``, the smaller one.
+        accuracies: In [0, 1], by part: ``val/<source>``, ``test/<held out>``, which is reported,
+            and ``oracle/<held out>``, the smaller one, or ``seen/<held out>``, whose groups were
+            trained on in other domains.
     """
 
     step: int
@@ -46,8 +48,8 @@ class Selection:
     Attributes:
         step: How many optimizer steps were taken.
         val_acc: Mean over the source domains' validation parts, in [0, 1].
-        oracle_acc: Mean over the held-out domains' smaller parts.
-        test_acc: Mean over the held-out domains' larger parts, which is what is reported.
+        oracle_acc: Mean over the held-out domains' parts that are not reported.
+        test_acc: Mean over the held-out domains' parts that are reported.
     """
 
     step: int
@@ -161,6 +163,35 @@ def parse_result(folder: Path, result: object) -> Run:
     )
 
 
+def seen_groups(run: Run) -> Run | None:
+    """Puts the accuracies on seen groups in the place of those that are reported.
+
+    Args:
+        run: A run.
+
+    Returns:
+        The same run, with the same selections, whose accuracies on held-out domains are those
+        on the groups that were trained on in other domains. None if it has no such part. A run
+        that holds out several domains is returned as it is, since it only serves to select.
+    """
+    if len(run.test_domains) > 1:
+        return run
+    domain = next(iter(run.test_domains))
+    if not all(f"seen/{domain}" in passed.accuracies for passed in run.evaluations):
+        return None
+    evaluations = tuple(
+        replace(
+            passed,
+            accuracies={**passed.accuracies, f"test/{domain}": passed.accuracies[f"seen/{domain}"]},
+        )
+        for passed in run.evaluations
+    )
+    selections = {
+        rule: replace(chosen, test_acc=chosen.oracle_acc) for rule, chosen in run.selections.items()
+    }
+    return replace(run, evaluations=evaluations, selections=selections)
+
+
 def earliest_best(values: Iterable[float]) -> int:
     """Finds the best value; the earliest wins a tie.
 
@@ -205,10 +236,16 @@ def _evaluation(entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...])
         raise ValueError(f"`evaluations` must hold objects, holds {_shown(entry)}")
     accuracies = _take(entry, "accuracies", dict)
     parts = [("val", sources), ("test", held_out), ("oracle", held_out)]
-    names = [f"{part}/{domain}" for part, domains in parts for domain in domains]
+    names = [_part(accuracies, part, domain) for part, domains in parts for domain in domains]
     return RecordedPass(
         _take(entry, "step", int), {name: _accuracy(accuracies, name) for name in names}
     )
+
+
+def _part(accuracies: Mapping[str, Any], part: str, domain: str) -> str:
+    """The name of a part; with groups, the seen ones are in the place of the oracle's."""
+    seen = f"seen/{domain}"
+    return seen if part == "oracle" and seen in accuracies else f"{part}/{domain}"
 
 
 def _selection(rule: str, entry: Any) -> Selection:
@@ -244,7 +281,10 @@ def _checked(
         Selection(
             evaluation.step,
             *(
-                mean(evaluation.accuracies[f"{part}/{domain}"] for domain in domains)
+                mean(
+                    evaluation.accuracies[_part(evaluation.accuracies, part, domain)]
+                    for domain in domains
+                )
                 for part, domains in (("val", sources), ("oracle", held_out), ("test", held_out))
             ),
         )
