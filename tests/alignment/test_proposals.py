@@ -127,8 +127,15 @@ class TestGuidedSteps:
         assert seen[0] == pytest.approx([0.125, -0.5])
 
     def test_goes_on_from_an_accepted_step(self):
-        seen = self.walked(Guided(1.0, steps=2), [1.0, 1.0], accept=[False, True, False, True])
-        assert seen == [[1.0, 1.0], [0.5, 0.5], [1.5, 1.5], [1.0, 1.0]]
+        accept = [False, False, True, False, True]
+        seen = self.walked(Guided(1.0, steps=2), [1.0, 1.0], accept=accept)
+        assert seen == [[1.0] * 2, [0.5] * 2, [0.25] * 2, [0.75] * 2, [0.5] * 2]
+
+    def test_begins_where_it_is_told_to(self):
+        seen = self.walked(Guided(1.0, first=0.25), [1.0, 1.0], accept=[False, True])
+        assert seen == [[0.25, 0.25], [0.125, 0.125]]
+        with pytest.raises(ValueError, match="`first` must be in"):
+            Guided(1.0, first=0.0)
 
     @pytest.mark.parametrize("relative", [False, True])
     @pytest.mark.parametrize("orthogonal", [False, True])

@@ -364,6 +364,24 @@ class TestGuided:
         assert all(record.candidates <= 10 for record in guided.records)
         assert guided.records[0].gain > 3 * random.records[0].gain > 0
 
+    def test_a_step_begins_at_twice_the_length_that_was_accepted_last(self):
+        first = []
+
+        class Watched(GradientGuidedAnnealing):
+            def _proposal_at(self, step):
+                found = super()._proposal_at(step)
+                first.append(found.first)
+                return found
+
+        gga = Watched(0, 6, proposal=Guided(2.0, relative=True), num_candidates=10)
+        run(gga)
+        shares = [record.share for record in gga.records]
+        assert min(share for share in shares if share) < 0.5
+        expected = [1.0]
+        for share in shares[:-1]:
+            expected.append(expected[-1] if share is None else min(1.0, 2 * share))
+        assert first == expected
+
     def test_patience(self):
         gga = search(0, 3, acceptance=Decisions(False), patience=4)
         run(gga)
@@ -579,8 +597,10 @@ class TestTerminal:
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 class TestResume:
-    @pytest.mark.parametrize("accumulate", [1, 2])
-    def test_at_an_epochs_end_inside_the_window(self, tmp_path, accumulate):
+    @pytest.mark.parametrize(
+        ("accumulate", "proposal"), [(1, Walk(0.01)), (2, Walk(0.01)), (1, Guided(0.5, True))]
+    )
+    def test_at_an_epochs_end_inside_the_window(self, tmp_path, accumulate, proposal):
         def module():
             torch.manual_seed(0)
             made = Classifier()
@@ -588,11 +608,12 @@ class TestResume:
             return made
 
         settings = {"accumulate_grad_batches": accumulate, "enable_checkpointing": True}
-        straight, ours = module(), [search(2, 10, seed=4), search(2, 10, seed=4)]
+        kind = {"seed": 4, "proposal": proposal}
+        straight, ours = module(), [search(2, 10, **kind), search(2, 10, **kind)]
         whole = {"max_steps": -1, "max_epochs": 3, "accumulate_grad_batches": accumulate}
         run(ours[0], module=straight, **whole)
         saved = ModelCheckpoint(tmp_path, save_last=True)
-        run(search(2, 10, seed=4), saved, module=module(), max_steps=-1, max_epochs=1, **settings)
+        run(search(2, 10, **kind), saved, module=module(), max_steps=-1, max_epochs=1, **settings)
         resumed = module()
         settings = {"max_steps": -1, "max_epochs": 3, **settings}
         fit = trainer(ours[1], ModelCheckpoint(tmp_path, save_last=True), **settings)

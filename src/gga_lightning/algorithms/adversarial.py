@@ -127,11 +127,8 @@ class Adversarial(ManualGeneralizer):
     def configure_optimizers(self) -> Optimizer:
         """Makes one optimizer, with the discriminator's parameters in a group of their own."""
         main = [*self.featurizer.parameters(), *self.classifier.parameters()]
-        groups: Any = [
-            {"params": main},
-            {"params": self._discriminating(), **self.discriminator_optimizer},
-        ]
-        return self.make_optimizer(groups)
+        own = {"params": self._discriminating(), **self.discriminator_optimizer}
+        return self._optimizer([{"params": main}, own])
 
     def on_train_start(self) -> None:
         """Checks that there is an end for the weight to rise to."""

@@ -27,7 +27,7 @@ __all__ = [
 
 DomainBatch = tuple[Tensor, Tensor]
 Batch = Mapping[str, DomainBatch]
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 
 
 def pool(batch: Batch) -> DomainBatch:
@@ -97,7 +97,8 @@ class DomainGeneralizer(LightningModule):
             featurizer: A module with an attribute ``out_features``, such as those in
                 :mod:`gga_lightning.backbones`.
             num_classes: How many classes there are.
-            optimizer: Makes the optimizer from the parameters.
+            optimizer: Makes the optimizer from the parameters, or from groups of them as
+                dictionaries where the featurizer has an ``lr_factor`` other than 1.
 
         Raises:
             ValueError: If the featurizer does not say how many features it gives.
@@ -246,7 +247,25 @@ class DomainGeneralizer(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Makes the optimizer."""
-        return self.make_optimizer(self.parameters())
+        return self._optimizer([{"params": list(self.parameters())}])
+
+    def _optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """Makes the optimizer; what is the featurizer's learns at ``lr_factor`` times the rate."""
+        factor = getattr(self.featurizer, "lr_factor", 1.0)
+        if factor == 1.0:
+            return self.make_optimizer(groups[0]["params"] if len(groups) == 1 else groups)
+        inside = {id(param) for param in self.featurizer.parameters()}
+        parts = [
+            {**group, "params": found, "own": own}
+            for group in groups
+            for own in (True, False)
+            if (found := [param for param in group["params"] if (id(param) in inside) is own])
+        ]
+        optimizer = self.make_optimizer(parts)
+        for group in optimizer.param_groups:
+            if group.pop("own"):
+                group["lr"] *= factor
+        return optimizer
 
     def on_validation_epoch_start(self) -> None:
         """Prepares the metrics of the validation dataloaders."""

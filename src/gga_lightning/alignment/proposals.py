@@ -121,6 +121,11 @@ class Place:
         if best:
             self._best_path = self._accepted_path
 
+    @property
+    def share(self) -> float | None:
+        """The share of its full length that the last move had; None for random moves."""
+        return self.path[-1][1] if self.path and len(self.path[-1]) == 2 else None
+
     def settle(self) -> None:
         """Goes to the best accepted point, or to the start if there is none."""
         self.follow(self._best_path)
@@ -285,8 +290,9 @@ class Guided(Proposal):
     """Steps along the gradient of the objective, halved until accepted.
 
     Each step differentiates the domains' agreement itself, for about the cost of a candidate, and
-    goes that way as far as the acceptance allows: the full length, half of it, and so on, ten
-    times at most. It ends after ``steps`` accepted steps or one that no halving saves.
+    goes that way as far as the acceptance allows: the first length, half of it, and so on, ten
+    times at most. It ends after ``steps`` accepted steps or one that no halving saves. A step
+    after an accepted one begins at twice its length, but at no more than the full length.
 
     Attributes:
         radius: Absolute: a sign step, each coordinate moves by ``radius``, the corner of the
@@ -296,30 +302,38 @@ class Guided(Proposal):
         orthogonal: Whether to project the direction off the domains' gradients, so that every
             domain's loss holds to first order. An absolute step is then scaled into the box
             instead of taking signs.
+        first: The share of the full length that is tried first, in (0, 1]. The callback sets it
+            at each searched step, to twice the share that was accepted last.
 
     Raises:
-        ValueError: If ``radius`` or ``steps`` is out of range.
+        ValueError: If ``radius``, ``steps`` or ``first`` is out of range.
     """
 
     steps: int = 1
     orthogonal: bool = False
+    first: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {self.steps}.")
+        if not 0.0 < self.first <= 1.0:
+            raise ValueError(f"`first` must be in (0, 1], got {self.first}.")
 
     def candidates(self, place: Place) -> Candidates:
         """Moves to one candidate after the other; see :meth:`Proposal.candidates`."""
+        first = self.first
         for _ in range(self.steps):
             assert place.ascent is not None
             direction = self._step(place.params, place.ascent(self.orthogonal))
             if not any(part.any() for part in direction):  # no slope
                 return
             for halving in range(_HALVINGS):
+                share = first * 0.5**halving
                 place.to_accepted()
-                place.shift(direction, 0.5**halving)
+                place.shift(direction, share)
                 if (yield):
+                    first = min(1.0, 2 * share)
                     break
             else:
                 return

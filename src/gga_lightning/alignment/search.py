@@ -35,12 +35,15 @@ class SearchResult:
         scores: Each candidate's score, in order, None for one whose evaluation was broken off
             because it could no longer be accepted. Empty if the start was not finite.
         accepted: The indices of the accepted candidates.
+        share: The share of a guided step's full length that was accepted last; None for random
+            proposals, or if none was accepted.
     """
 
     start: Score
     end: Score
     scores: list[Score | None] = field(repr=False)
     accepted: list[int]
+    share: float | None = None
 
     @property
     def gain(self) -> float:
@@ -137,6 +140,7 @@ class _Search:
         self._draws = random.Random(place.draw_seed())
         self._scores: list[Score | None] = []
         self._accepted_indices: list[int] = []
+        self._share: float | None = None
         place.ascent = self._ascent
 
     def candidates(self, proposal: Proposal, count: int) -> Iterator[None]:
@@ -153,7 +157,8 @@ class _Search:
 
     def result(self) -> SearchResult:
         """Collects the scores and the decisions so far."""
-        return SearchResult(self._start, self.best, self._scores, self._accepted_indices)
+        found = self._scores, self._accepted_indices
+        return SearchResult(self._start, self.best, *found, self._share)
 
     def _decide(self) -> bool:
         """Scores the candidate where the parameters are, and accepts it or not."""
@@ -168,7 +173,7 @@ class _Search:
             return False
         better = score.objective > self.best.objective
         self._place.accept(best=better)
-        self._accepted = score
+        self._accepted, self._share = score, self._place.share
         self.best = score if better else self.best
         self._accepted_indices.append(len(self._scores) - 1)
         self.rejected_in_a_row = 0

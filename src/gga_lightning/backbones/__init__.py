@@ -3,9 +3,17 @@
 Each is made from the shape of one input, so that a configuration only names the backbone.
 """
 
+from gga_lightning.backbones.efficientnet_lite0 import EfficientNetLite0
 from gga_lightning.backbones.small import MLP, MNISTCNN
 from gga_lightning.backbones.timm import TimmFeaturizer
 from gga_lightning.backbones.torchvision import TorchvisionFeaturizer
 from gga_lightning.backbones.weights import LoadedWeights
 
-__all__ = ["MLP", "MNISTCNN", "LoadedWeights", "TimmFeaturizer", "TorchvisionFeaturizer"]
+__all__ = [
+    "MLP",
+    "MNISTCNN",
+    "EfficientNetLite0",
+    "LoadedWeights",
+    "TimmFeaturizer",
+    "TorchvisionFeaturizer",
+]

@@ -1,5 +1,6 @@
 """What featurizers made from a library's networks have in common."""
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from gga_lightning.backbones.weights import LoadedWeights
 
-__all__ = ["PretrainedFeaturizer", "check_dropout"]
+__all__ = ["PretrainedFeaturizer", "check_settings"]
 
 
 class PretrainedFeaturizer(nn.Module):
@@ -20,6 +21,8 @@ class PretrainedFeaturizer(nn.Module):
             images in [0, 1]; None for another number of channels than 3.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
+        lr_factor: What an algorithm multiplies its learning rate by for the parameters in here,
+            which are pretrained, while the others are new.
         loaded_weights: What was loaded from a weights file; None without one.
     """
 
@@ -32,6 +35,7 @@ class PretrainedFeaturizer(nn.Module):
         *,
         freeze_batchnorm: bool,
         dropout: float,
+        lr_factor: float,
         loaded_weights: LoadedWeights | None,
     ) -> None:
         """Wraps a network.
@@ -43,6 +47,7 @@ class PretrainedFeaturizer(nn.Module):
             normalization: Mean and deviation of each of three channels.
             freeze_batchnorm: See the attribute.
             dropout: Probability of dropping a feature, in [0, 1).
+            lr_factor: See the attribute; positive.
             loaded_weights: See the attribute.
         """
         super().__init__()
@@ -51,6 +56,7 @@ class PretrainedFeaturizer(nn.Module):
         self.normalization = normalization if channels == 3 else None
         self.dropout = nn.Dropout(dropout)
         self.freeze_batchnorm = freeze_batchnorm
+        self.lr_factor = lr_factor
         self.loaded_weights = loaded_weights
         layers = [f"layer{number}" for number in range(1, 5)]
         found = all(hasattr(network, name) for name in layers)
@@ -84,14 +90,17 @@ class PretrainedFeaturizer(nn.Module):
         return self
 
 
-def check_dropout(dropout: float) -> None:
-    """Refuses a dropout that is no probability below 1.
+def check_settings(dropout: float, lr_factor: float) -> None:
+    """Refuses what no featurizer can be made with, before its weights are fetched.
 
     Args:
         dropout: Probability of dropping a feature.
+        lr_factor: What the learning rate is multiplied by.
 
     Raises:
-        ValueError: If it is not in [0, 1).
+        ValueError: If ``dropout`` is not in [0, 1), or ``lr_factor`` not positive and finite.
     """
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
+    if not 0.0 < lr_factor < math.inf:
+        raise ValueError(f"`lr_factor` must be positive and finite, got {lr_factor}.")

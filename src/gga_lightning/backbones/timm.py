@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.backbones.pretrained import PretrainedFeaturizer, check_dropout
+from gga_lightning.backbones.pretrained import PretrainedFeaturizer, check_settings
 from gga_lightning.backbones.small import image_channels
 from gga_lightning.backbones.weights import (
     FoundWeights,
@@ -26,7 +26,7 @@ __all__ = ["TimmFeaturizer"]
 
 
 class TimmFeaturizer(PretrainedFeaturizer):
-    """A timm network without its classifier. Needs the extra ``timm``.
+    """A timm network without its classifier.
 
     ``resnet50.ram_in1k`` is the ResNet-50 with AugMix weights that DomainBed has taken since July
     2024.
@@ -38,6 +38,7 @@ class TimmFeaturizer(PretrainedFeaturizer):
             number of channels than 3.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
+        lr_factor: What an algorithm multiplies its learning rate by for the parameters in here.
         loaded_weights: What was loaded from a weights file; None without one.
     """
 
@@ -49,6 +50,7 @@ class TimmFeaturizer(PretrainedFeaturizer):
         weights: str | os.PathLike[str] | None = None,
         freeze_batchnorm: bool = False,
         dropout: float = 0.0,
+        lr_factor: float = 1.0,
     ) -> None:
         """Builds the network.
 
@@ -61,19 +63,16 @@ class TimmFeaturizer(PretrainedFeaturizer):
                 its older layouts and with position embeddings of another size.
             freeze_batchnorm: See the attribute.
             dropout: Probability of dropping a feature, in [0, 1).
+            lr_factor: See the attribute.
 
         Raises:
-            ImportError: If timm is not installed.
+            ImportError: If a ``.safetensors`` file is given without the package safetensors.
             ValueError: If timm has no such model or weights, these cannot be fetched, the file
-                does not exist or does not fit, or ``dropout`` is out of range.
+                does not exist or does not fit, or ``dropout`` or ``lr_factor`` is out of range.
         """
-        try:
-            import timm
-        except ImportError as error:
-            raise ImportError(
-                "TimmFeaturizer needs timm: pip install 'gga-lightning[timm]'."
-            ) from error
-        check_dropout(dropout)
+        import timm  # here, since it takes a second, and only these networks need it
+
+        check_settings(dropout, lr_factor)
         channels = image_channels(input_shape)
         if not timm.is_model(name):
             raise ValueError(f"`name` must be a model of timm (timm.list_models()), got {name!r}.")
@@ -92,6 +91,7 @@ class TimmFeaturizer(PretrainedFeaturizer):
             (config["mean"], config["std"]),
             freeze_batchnorm=freeze_batchnorm,
             dropout=dropout,
+            lr_factor=lr_factor,
             loaded_weights=loaded,
         )
 

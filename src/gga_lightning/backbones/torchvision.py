@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from gga_lightning.backbones.pretrained import PretrainedFeaturizer, check_dropout
+from gga_lightning.backbones.pretrained import PretrainedFeaturizer, check_settings
 from gga_lightning.backbones.small import image_channels
 from gga_lightning.backbones.weights import (
     LoadedWeights,
@@ -40,6 +40,7 @@ class TorchvisionFeaturizer(PretrainedFeaturizer):
             None for another number of channels than 3.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
+        lr_factor: What an algorithm multiplies its learning rate by for the parameters in here.
         loaded_weights: What was loaded from a weights file; None without one.
 
     Example:
@@ -56,6 +57,7 @@ class TorchvisionFeaturizer(PretrainedFeaturizer):
         weights: str | os.PathLike[str] | None = None,
         freeze_batchnorm: bool = False,
         dropout: float = 0.0,
+        lr_factor: float = 1.0,
     ) -> None:
         """Builds the network.
 
@@ -70,14 +72,15 @@ class TorchvisionFeaturizer(PretrainedFeaturizer):
                 in it, under any common prefix.
             freeze_batchnorm: See the attribute.
             dropout: Probability of dropping a feature, in [0, 1).
+            lr_factor: See the attribute.
 
         Raises:
             ImportError: If a ``.safetensors`` file is given without the package safetensors.
             ValueError: If torchvision has no such model or weights, these cannot be fetched, the
                 file does not exist or does not fit, the network does not end with a linear layer
-                (SqueezeNet), or ``dropout`` is out of range.
+                (SqueezeNet), or ``dropout`` or ``lr_factor`` is out of range.
         """
-        check_dropout(dropout)
+        check_settings(dropout, lr_factor)
         channels = image_channels(input_shape)
         network, file = _build(name, weights)
         _simplify(network, name, channels)
@@ -90,6 +93,7 @@ class TorchvisionFeaturizer(PretrainedFeaturizer):
             _IMAGENET,
             freeze_batchnorm=freeze_batchnorm,
             dropout=dropout,
+            lr_factor=lr_factor,
             loaded_weights=None if file is None else _load(network, name, file, first),
         )
 

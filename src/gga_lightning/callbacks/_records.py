@@ -24,6 +24,8 @@ class SearchRecord(NamedTuple):
         seconds: How long it took.
         transfer: By how much the objective differs between the same two points on the next
             batch, which the search never saw; None where that was not measured.
+        share: The share of a guided step's full length that was accepted last; None for random
+            proposals, or if none was accepted.
     """
 
     step: int
@@ -35,6 +37,7 @@ class SearchRecord(NamedTuple):
     loss_change: float
     seconds: float
     transfer: float | None = None
+    share: float | None = None
 
     @classmethod
     def of(cls, step: int, result: SearchResult, seconds: float) -> "SearchRecord":
@@ -57,6 +60,7 @@ class SearchRecord(NamedTuple):
             accepted=len(result.accepted),
             loss_change=result.loss_change,
             seconds=seconds,
+            share=result.share,
         )
 
 

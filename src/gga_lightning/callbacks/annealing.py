@@ -308,17 +308,24 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             )
 
     def _proposal_at(self, step: int) -> Proposal:
+        proposal = self.proposal
+        if isinstance(proposal, Guided):
+            accepted = (record.share for record in reversed(self.records))
+            share = next((found for found in accepted if found is not None), None)
+            if share is not None:
+                proposal = dataclasses.replace(proposal, first=min(1.0, 2 * share))
         if self.radius_schedule == "constant":
-            return self.proposal
+            return proposal
         assert self.end_step is not None
         left = (self.end_step - step) / (self.end_step - self.start_step)
-        return self.proposal.scaled(min(max(left, 0.0), 1.0))
+        return proposal.scaled(min(max(left, 0.0), 1.0))
 
     def _record(self, start: StepStart, result: SearchResult, seconds: float) -> None:
         record = SearchRecord.of(start.step, result, seconds)
         self.records.append(record)
         values = record._asdict()
-        del values["step"], values["candidates"], values["transfer"]
+        for name in ("step", "candidates", "transfer", "share"):
+            del values[name]
         self._report(start, {f"gga/{name}": value for name, value in values.items()})
 
     def _entry(self, domains: str, start: StepStart) -> str:

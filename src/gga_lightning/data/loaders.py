@@ -1,12 +1,12 @@
 """What a data set with several domains is, and how its samples come to be evaluated."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any, Protocol, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from gga_lightning.data.batches import EvaluationSampler, Transformed
 from gga_lightning.data.resume import LazyLoader
@@ -105,6 +105,39 @@ class DomainLoaders(LightningDataModule):
         domainbed = getattr(self._dataset, "domainbed", False)
         return {"size": self.input_shape[-1], "mean": mean, "std": std, "domainbed": domainbed}
 
+    def sample_images(self, part: str, count: int) -> tuple[Tensor, Tensor] | None:
+        """Gets images of a part of the domains, evenly spread, as evaluation resizes them.
+
+        Args:
+            part: ``"val"``, ``"test"``, ``"oracle"`` or ``"seen"``.
+            count: How many at most.
+
+        Returns:
+            uint8 of shape ``(N, 3, height, width)``, and their classes, shape ``(N,)``; None
+            where inputs are no integer images with three channels.
+        """
+        if not getattr(self._dataset, "as_uint8", False) or self.input_shape[0] != 3:
+            return None
+        loaders = cast(Mapping[str, DataLoader[Any]], self.val_dataloader())
+        parts = [loader.dataset for name, loader in loaders.items() if name.startswith(f"{part}/")]
+        joined: Dataset[Any] = ConcatDataset(parts)
+        size = sum(len(cast(Sized, dataset)) for dataset in parts)
+        samples = [joined[index] for index in range(0, size, max(1, -(-size // count)))]
+        images = torch.stack([image for image, *_ in samples])
+        return images, torch.tensor([int(target) for _, target, *_ in samples])
+
+    def to_inputs(self, images: Tensor, module: object) -> Tensor:
+        """Normalizes integer images as a module wants them.
+
+        Args:
+            images: uint8 of shape ``(N, 3, height, width)``, on any device.
+            module: The module, whose featurizer may have a ``normalization``.
+
+        Returns:
+            float32 of the same shape, on the same device.
+        """
+        return to_float(images, *_normalization(getattr(module, "featurizer", None)))
+
     def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
         # Lightning opens one after the other, so that only one has workers at a time
         kind = "train_transform" if augment else "eval_transform"
@@ -119,14 +152,13 @@ class DomainLoaders(LightningDataModule):
     def _to_floats(self, batch: Any, dataloader_idx: int) -> Any:
         """Turns integer images into floats, on the device, as the featurizer wants them."""
         trainer = self.trainer
-        featurizer = getattr(trainer and trainer.lightning_module, "featurizer", None)
-        normalization = _normalization(featurizer)
+        module = trainer and trainer.lightning_module
         transform = getattr(self._dataset, "device_transform", None)
 
         def finished(images: Tensor) -> Tensor:
             if transform is not None and trainer is not None and trainer.training:
                 images = transform(images)
-            return to_float(images, *normalization)
+            return self.to_inputs(images, module)
 
         if isinstance(batch, Mapping):
             return {name: (finished(images), *rest) for name, (images, *rest) in batch.items()}

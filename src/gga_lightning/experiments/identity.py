@@ -17,7 +17,7 @@ __all__ = ["config_hash", "data_path", "folder_name", "settings"]
 # What makes a job the job it is, and in it what changes no number.
 _GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
 _IDLE = {
-    "callbacks": ("checkpoint", "oracle", "last", "conflict", "progress"),
+    "callbacks": ("checkpoint", "oracle", "last", "conflict", "progress", "pictures"),
     "data": ("num_workers",),
     "trainer": (
         "default_root_dir",
