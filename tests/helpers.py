@@ -140,3 +140,9 @@ class Decisions:
 def mostly_slow(names, *quick):
     """The parameters of a test: all names but these are marked slow."""
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def on_digits(overrides):
+    """The overrides, and small data and a small network in place of gga-train's defaults."""
+    given = any(override.startswith("experiment=") for override in overrides)
+    return [*overrides, *(() if given else ("experiment=paper_search",))]

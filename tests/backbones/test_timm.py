@@ -1,5 +1,4 @@
 import re
-import sys
 
 import pytest
 import timm
@@ -50,11 +49,6 @@ class TestTimm:
         assert not any(norm.training for norm in norms)
         assert featurizer.stages == tuple(f"network.layer{number}" for number in range(1, 5))
         assert featurizer.dropout.p == 0.5
-
-    def test_without_timm(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "timm", None)
-        with pytest.raises(ImportError, match=r"pip install 'gga-lightning\[timm\]'"):
-            TimmFeaturizer("resnet10t")
 
 
 class TestFiles:

@@ -21,7 +21,7 @@ from gga_lightning.data.benchmarks.terra_incognita import CATEGORIES, TerraIncog
 from gga_lightning.data.benchmarks.vlcs import VLCS
 from gga_lightning.data.cli import DATASETS, main
 from gga_lightning.data.download import transfer as transfer_module
-from gga_lightning.data.module import split_indices
+from gga_lightning.data.splits import split_indices
 from gga_lightning.experiments import train
 from tests.data.benchmarks.test_terra_incognita import annotations
 from tests.data.loopback import (

@@ -1,7 +1,7 @@
 import pytest
 
 from gga_lightning.data.duplicates import find_duplicates
-from gga_lightning.data.module import split_indices
+from gga_lightning.data.splits import split_indices
 
 LISTED = {
     "a": [(f"a{index}", "cat" if index < 5 else "dog") for index in range(10)],

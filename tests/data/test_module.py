@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch.utils.data import TensorDataset
 
 from gga_lightning.data import Digits, DomainDataModule
-from gga_lightning.data.module import split_indices
+from gga_lightning.data.splits import split_indices
 from tests.helpers import Classifier, trainer
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 def killed_in_a_search(checkpoint, *overrides):
     """Runs this module in a process of its own until it is killed."""
-    command = [sys.executable, __file__, str(checkpoint), *overrides]
+    from tests.helpers import on_digits  # here, as the module is run from outside the package
+
+    command = [sys.executable, __file__, str(checkpoint), *on_digits(overrides)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
@@ -21,8 +23,10 @@ def killed_in_a_search(checkpoint, *overrides):
 
 def start_training(folder, *arguments):
     """Starts gga-train in a process of its own, in a folder, for others to send signals to."""
+    from tests.helpers import on_digits
+
     return subprocess.Popen(
-        [sys.executable, "-m", "gga_lightning.experiments.train", *arguments],
+        [sys.executable, "-m", "gga_lightning.experiments.train", *on_digits(arguments)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

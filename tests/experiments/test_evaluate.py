@@ -16,7 +16,7 @@ from gga_lightning import backbones
 from gga_lightning.data import Toy
 from gga_lightning.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from gga_lightning.experiments import evaluate, models, train
-from tests.helpers import mostly_slow
+from tests.helpers import mostly_slow, on_digits
 
 CONFIGURATION = Path(train.config_directory())
 ALGORITHMS = sorted(path.stem for path in (CONFIGURATION / "algorithm").glob("*.yaml"))
@@ -32,7 +32,7 @@ def run(folder, *overrides):
     """Runs gga-train in this process."""
     filters = list(warnings.filters)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["gga-train", *overrides, f"hydra.run.dir={folder}"])
+        patch.setattr(sys, "argv", ["gga-train", *on_digits(overrides), f"hydra.run.dir={folder}"])
         patch.setenv("HYDRA_FULL_ERROR", "0")
         try:
             train.main()

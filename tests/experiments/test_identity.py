@@ -8,13 +8,14 @@ from omegaconf import OmegaConf
 from gga_lightning.experiments.configuration import config_directory
 from gga_lightning.experiments.identity import config_hash, data_path, folder_name, settings
 from gga_lightning.experiments.sweeps import register
+from tests.helpers import on_digits
 
 register()
 
 
 def composed(*overrides):
     with initialize_config_dir(config_directory(), version_base="1.3"):
-        return compose("train", list(overrides))
+        return compose("train", on_digits(overrides))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from gga_lightning.experiments import train
+from tests.helpers import on_digits
 
 NAMES = {"train/loss", "val/acc", "test/left/acc"}
 
@@ -20,7 +21,7 @@ def run(tmp_path, monkeypatch):
         small = ["data=toy", "trainer.max_steps=4", "trainer.log_every_n_steps=1"]
         small += ["data.steps_per_epoch=2", "annealing=none", "callbacks=checkpoint"]
         argv = ["gga-train", f"logger={logger}", *small, f"hydra.run.dir={tmp_path / 'run'}"]
-        monkeypatch.setattr(sys, "argv", [*argv, *overrides])
+        monkeypatch.setattr(sys, "argv", on_digits([*argv, *overrides]))
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
         train.main()
         with open(tmp_path / "run/metrics.csv", newline="") as file:

@@ -23,11 +23,12 @@ from gga_lightning.experiments.sweeps import domain_names
 from gga_lightning.experiments.train import config_directory
 from hydra_plugins.gga_lightning_sweeper import names_as_text, quoted
 from tests.experiments.killed import killed_in_a_search
+from tests.helpers import on_digits
 
 
 def composed(*overrides):
     with initialize_config_dir(config_directory(), version_base="1.3"):
-        return compose("train", list(overrides))
+        return compose("train", on_digits(overrides))
 
 
 def suite_seed(*values):
@@ -227,7 +228,7 @@ SWEEP = (
 
 
 def start(folder, *overrides):
-    command = [sys.executable, "-m", "gga_lightning.experiments.train", *overrides]
+    command = [sys.executable, "-m", "gga_lightning.experiments.train", *on_digits(overrides)]
     command += [f"hydra.sweep.dir={folder}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # several share the cores of the machine
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}

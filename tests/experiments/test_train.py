@@ -24,7 +24,7 @@ from gga_lightning.experiments.checkpoints import SelectedCheckpoint
 from gga_lightning.report.cli import main as report
 from tests.experiments.killed import killed_in_a_search
 from tests.experiments.test_terminal import terminal
-from tests.helpers import mostly_slow, same
+from tests.helpers import mostly_slow, on_digits, same
 
 __all__ = ["terminal"]  # a fixture
 SMALL_BACKBONES = ("gga_lightning.backbones.MLP", "gga_lightning.backbones.MNISTCNN")
@@ -45,7 +45,7 @@ def run(monkeypatch, tmp_path, capsys):
 
     def run(*overrides, folder="run"):
         overrides = [*overrides, f"hydra.run.dir={tmp_path / folder}"]
-        monkeypatch.setattr(sys, "argv", ["gga-train", *overrides])
+        monkeypatch.setattr(sys, "argv", ["gga-train", *on_digits(overrides)])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         train.main()
         return tmp_path / folder, capsys.readouterr()
@@ -484,7 +484,7 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
     if option in ("domainbed", "domainbed_domain_net", "swad", "random_search", "swad_grid"):
         chosen += ["backbone=resnet18"] * (group in ("hparams", "sweep"))
     with initialize_config_dir(train.config_directory(), version_base="1.3"):
-        config = compose("train", chosen, return_hydra_config=True)
+        config = compose("train", on_digits(chosen), return_hydra_config=True)
     if group == "logger" and option in ("mlflow", "tensorboard", "wandb"):
         return  # tests/experiments/test_loggers.py
     if group == "data" and option not in ("digits", "toy"):

@@ -90,4 +90,4 @@ def _read(network: nn.Module) -> FoundWeights:
     file = Path(package.origin).parent / _FILE
     tensors = torch.load(file, map_location="cpu", weights_only=True)
     own = [*network.state_dict(), "classifier.weight", "classifier.bias"]
-    return FoundWeights(file, "", dict(zip(own, tensors.values(), strict=True)))
+    return FoundWeights(Path(file.name), "", dict(zip(own, tensors.values(), strict=True)))

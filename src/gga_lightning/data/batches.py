@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -124,7 +125,14 @@ class TrainBatches(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, parts: Mapping[str, Dataset[Any]], *, seed: int, rank: int, shuffle: bool
+        self,
+        parts: Mapping[str, Dataset[Any]],
+        *,
+        seed: int,
+        rank: int,
+        shuffle: bool,
+        views: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
+        views_mixed: bool = False,
     ) -> None:
         """Sets the domains.
 
@@ -133,24 +141,52 @@ class TrainBatches(Dataset[dict[str, Any]]):
             seed: Seed of all that is drawn.
             rank: This process's place.
             shuffle: Whether to deal each batch's samples out to the domains at random.
+            views: Name to what makes a view of an input. A domain's samples are dealt out, in
+                equal parts, to itself and to a domain for each view, such as ``art/edges``.
+            views_mixed: Whether they stay in their domain instead, each as it is or as one of
+                the views, drawn at random.
         """
         self._parts = parts
         self._seed = seed
         self._rank = rank
         self._shuffle = shuffle
+        self._views = views
+        self._views_mixed = views_mixed
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         place = (draw.epoch, draw.step, self._rank)
+        batch: dict[str, Any] = {}
         with _seeded(seed_hash(self._seed, "samples", *place)):
-            batch = {
-                name: default_collate([self._parts[name][row] for row in rows])
-                for name, rows in draw.rows.items()
-            }
+            for name, rows in draw.rows.items():
+                samples = [self._parts[name][row] for row in rows]
+                batch |= self._viewed(name, samples, place) if self._views else {name: samples}
+        batch = {name: default_collate(samples) for name, samples in batch.items()}
         if not self._shuffle:
             return batch
         seed = seed_hash(self._seed, "shuffle", *place)
         domains = Splitter()(batch, torch.Generator().manual_seed(seed))
         return {domain.name: domain.batch for domain in domains}
+
+    def _viewed(
+        self, name: str, samples: list[Any], place: tuple[int, ...]
+    ) -> dict[str, list[Any]]:
+        """The samples by domain, in their views."""
+        makers = [None, *self._views.values()]
+        if self._views_mixed:
+            # of its own, so that what the transforms draw is the same with views and without
+            generator = torch.Generator().manual_seed(seed_hash(self._seed, "views", name, *place))
+            drawn = torch.randint(len(makers), (len(samples),), generator=generator).tolist()
+            return {name: [_view(s, makers[k]) for s, k in zip(samples, drawn, strict=True)]}
+        names = [name, *(f"{name}/{view}" for view in self._views)]
+        return {
+            full: [_view(sample, maker) for sample in samples[first :: len(makers)]]
+            for first, (full, maker) in enumerate(zip(names, makers, strict=True))
+        }
+
+
+def _view(sample: Any, maker: Callable[[Tensor], Tensor] | None) -> Any:
+    inputs, *rest = sample
+    return (inputs if maker is None else maker(inputs)), *rest
 
 
 class Transformed(Dataset[Any]):

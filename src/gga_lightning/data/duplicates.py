@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from gga_lightning.data.listing import Listed
-from gga_lightning.data.module import split_indices
+from gga_lightning.data.splits import split_indices
 
 __all__ = ["find_duplicates"]
 

@@ -1,18 +1,16 @@
 """Splits a data set's domains into parts and loads them, one loader a source domain."""
 
 import re
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset
 
-from gga_lightning.data.batches import TrainBatches, TrainSampler, Transformed, seed_hash
-from gga_lightning.data.groups import find_groups, split_groups
+from gga_lightning.data.batches import TrainBatches, TrainSampler, Transformed
 from gga_lightning.data.loaders import DomainDataset, DomainLoaders
 from gga_lightning.data.names import plain_name
 from gga_lightning.data.resume import (
@@ -21,8 +19,10 @@ from gga_lightning.data.resume import (
     ResumableLoader,
     training_progress,
 )
+from gga_lightning.data.splits import split_domains, targets_of
+from gga_lightning.data.views import VIEWS
 
-__all__ = ["DomainDataModule", "check_seed", "split_indices"]
+__all__ = ["DomainDataModule", "check_seed"]
 
 _SEEDS = 2**32  # how many there are, for NumPy and Lightning
 
@@ -90,6 +90,8 @@ class DomainDataModule(DomainLoaders):
         balance_classes: bool = False,
         augment_validation: bool = False,
         shuffle_domains: bool = False,
+        views: Sequence[str] = (),
+        views_as: Literal["domains", "augmentation"] = "domains",
     ) -> None:
         """Splits the domains.
 
@@ -113,10 +115,19 @@ class DomainDataModule(DomainLoaders):
             shuffle_domains: Whether to deal the samples of each training batch out to the source
                 domains at random, anew in every batch: the control that tells whether the
                 domains matter to an algorithm at all.
+            views: Other views of the training images, of ``"edges"`` (dark lines on white, by
+                the Sobel gradient) and ``"gray"``; see :mod:`gga_lightning.data.views`. They are
+                made of the augmented images. Evaluation has no views.
+            views_as: ``"domains"``: a source domain's batch is dealt out, in equal parts, to
+                the domain and to its views, which are domains of their own (``art``,
+                ``art/edges``), so that algorithms and callbacks compare views too.
+                ``"augmentation"``: domains stay as they are, and each image is drawn to be
+                itself or one of its views, all equally probable.
 
         Raises:
             ValueError: If an argument is out of range, there is no such domain, a domain is held
-                out twice, no source domain is left, or a domain is too small to split.
+                out twice, no source domain is left, a domain is too small to split, or there are
+                views of other inputs than integer images with three channels.
 
         Example:
             >>> from gga_lightning.data import Emoji
@@ -145,12 +156,20 @@ class DomainDataModule(DomainLoaders):
         self._balance_classes = balance_classes
         self._augment_validation = augment_validation
         self._shuffle_domains = shuffle_domains
-        self._parts = _split(
+        self._views_mixed = views_as == "augmentation"
+        self._views = self._find_views(views, views_as)
+        self._parts = split_domains(
             dataset.domains,
             self.source_domains,
             holdout_fraction,
             seed if split_seed is None else split_seed,
         )
+
+    @property
+    def training_domains(self) -> list[str]:
+        """The names of the domains in a training batch: the source domains, with their views."""
+        views = () if self._views_mixed else self._views
+        return [name for d in self.source_domains for name in (d, *(f"{d}/{v}" for v in views))]
 
     def setup(self, stage: str) -> None:
         """Adds the callback that makes a resumed training continue in the right epoch.
@@ -183,7 +202,14 @@ class DomainDataModule(DomainLoaders):
         # without a trainer there is nothing to tell the loader where to continue
         kind = LazyLoader if self.trainer is None else ResumableLoader
         return kind(
-            TrainBatches(samples, seed=self._seed, rank=rank, shuffle=self._shuffle_domains),
+            TrainBatches(
+                samples,
+                seed=self._seed,
+                rank=rank,
+                shuffle=self._shuffle_domains,
+                views=self._views,
+                views_mixed=self._views_mixed,
+            ),
             batch_size=None,  # a sample of it is a batch
             sampler=sampler,
             num_workers=self._num_workers,
@@ -209,78 +235,35 @@ class DomainDataModule(DomainLoaders):
             if name.startswith(f"{kind}/")
         }
 
+    def _find_views(
+        self, views: Sequence[str], views_as: str
+    ) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What makes each view, after checking that it can."""
+        if views_as not in ("domains", "augmentation"):
+            raise ValueError(f"`views_as` must be 'domains' or 'augmentation', got {views_as!r}.")
+        chosen = list(views)
+        if not set(chosen) <= VIEWS.keys() or len(set(chosen)) < len(chosen):
+            raise ValueError(f"`views` must be different ones of {list(VIEWS)}, got {chosen}.")
+        integers = getattr(self._dataset, "as_uint8", False)
+        if chosen and not (integers and len(self.input_shape) == 3 and self.input_shape[0] == 3):
+            raise ValueError(
+                f"`views` need integer images with three channels (`as_uint8=True`), but those of "
+                f"{self.name!r} are of shape {self.input_shape}{'' if integers else ', floats'}."
+            )
+        if views_as == "domains" and self.batch_size <= len(chosen):
+            raise ValueError(
+                f"`batch_size` must be at least {len(chosen) + 1}, a sample for the domain and one "
+                f"for each of its views {chosen}, got {self.batch_size}."
+            )
+        return {name: VIEWS[name] for name in chosen}
+
     def _weights(self, part: Subset[Any]) -> int | Tensor:
         """How probable each sample is: where all are alike, their number."""
         if not self._balance_classes:
             return len(part)
-        targets = _targets(part.dataset, "balance_classes")
+        targets = targets_of(part.dataset, "balance_classes")
         targets = torch.as_tensor(targets)[torch.as_tensor(part.indices)]
         return 1 / targets.bincount()[targets].double()
-
-
-def _split(
-    domains: Mapping[str, Dataset[Any]], sources: Sequence[str], fraction: float, split_seed: int
-) -> dict[str, Subset[Any]]:
-    """The parts of all domains, by kind and domain: train, val, test, and oracle or seen."""
-    rows: dict[str, list[int]] = {}
-    groups = find_groups(domains)
-    if groups is not None:
-        targets = {name: _targets(domain, "groups") for name, domain in domains.items()}
-        rows = split_groups(groups, targets, sources, fraction, split_seed)
-    else:
-        for index, (name, domain) in enumerate(domains.items()):
-            size = len(cast(Sized, domain))
-            kinds = ("train", "val") if name in sources else ("test", "oracle")
-            parts = split_indices(size, fraction, split_seed, index)
-            rows |= {f"{kind}/{name}": part for kind, part in zip(kinds, parts, strict=True)}
-    found = {}
-    for part, chosen in rows.items():
-        domain = part.partition("/")[2]
-        if not chosen:
-            size = len(cast(Sized, domains[domain]))
-            raise ValueError(
-                f"Domain {domain!r} has {size} samples, too few to split off a share of "
-                f"`holdout_fraction={fraction}`{'' if groups is None else ' of their groups'}."
-            )
-        # arrays, which worker processes share; of lists each would copy every number
-        indices: Any = np.array(chosen)
-        found[part] = Subset(domains[domain], indices)
-    return found
-
-
-def split_indices(
-    size: int, fraction: float, split_seed: int, domain_index: int
-) -> tuple[list[int], list[int]]:
-    """Splits a domain's indices in two as DomainBed does.
-
-    Args:
-        size: How many samples the domain has.
-        fraction: Share of the smaller part, in (0, 1); rounded down.
-        split_seed: The suite's trial seed.
-        domain_index: The domain's place among all domains.
-
-    Returns:
-        The larger part's indices and the smaller part's, both in DomainBed's order.
-
-    Source: DomainBed, ``split_dataset`` with ``seed_hash(trial_seed, domain_index)``.
-    """
-    keys = list(range(size))
-    np.random.RandomState(seed_hash(split_seed, domain_index)).shuffle(keys)
-    cut = int(size * fraction)
-    return keys[cut:], keys[:cut]
-
-
-def _targets(dataset: Dataset[Any], needed_by: str) -> Any:
-    """All targets of a domain."""
-    if isinstance(dataset, TensorDataset):
-        return dataset.tensors[1]
-    targets = getattr(dataset, "targets", None)
-    if targets is None:
-        raise ValueError(
-            f"`{needed_by}` needs domains with an attribute `targets`, "
-            f"got {type(dataset).__name__}."
-        )
-    return targets
 
 
 def check_seed(name: str, value: Any) -> None:

@@ -153,7 +153,7 @@ def make_algorithm(config: DictConfig, data: DomainDataModule) -> DomainGenerali
     Returns:
         The algorithm.
     """
-    facts = {"num_domains": len(data.source_domains), "input_shape": data.input_shape}
+    facts = {"num_domains": len(data.training_domains), "input_shape": data.input_shape}
     left_open = {
         name: facts[name]
         for name in map(str, config.algorithm)

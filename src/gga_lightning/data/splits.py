@@ -1,13 +1,97 @@
-"""Splits by group: an object, a patient or a scene is in the training part or not, as a whole."""
+"""Which samples train: splits by sample, as DomainBed's, or by group.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+A group is what several samples show, such as an object, a patient or a scene. It is in the training
+part or not, as a whole.
+"""
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, cast
 
 import numpy as np
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from gga_lightning.data.batches import seed_hash
 
-__all__ = ["find_groups", "split_groups"]
+__all__ = ["find_groups", "split_domains", "split_groups", "split_indices", "targets_of"]
+
+
+def split_domains(
+    domains: Mapping[str, Dataset[Any]], sources: Sequence[str], fraction: float, split_seed: int
+) -> dict[str, Subset[Any]]:
+    """Splits all domains, by group where they have groups, else as DomainBed does.
+
+    Args:
+        domains: Domain name to its samples.
+        sources: The names of the source domains.
+        fraction: Share of the smaller part, or of each class's groups, in (0, 1).
+        split_seed: Seed of the splits.
+
+    Returns:
+        From kind and domain, such as ``val/art``, to the samples. Source domains have ``train`` and
+        ``val``, the others ``test``, and ``oracle`` or ``seen``.
+
+    Raises:
+        ValueError: If a domain is too small to split.
+    """
+    rows: dict[str, list[int]] = {}
+    groups = find_groups(domains)
+    if groups is not None:
+        targets = {name: targets_of(domain, "groups") for name, domain in domains.items()}
+        rows = split_groups(groups, targets, sources, fraction, split_seed)
+    else:
+        for index, (name, domain) in enumerate(domains.items()):
+            size = len(cast(Sized, domain))
+            kinds = ("train", "val") if name in sources else ("test", "oracle")
+            parts = split_indices(size, fraction, split_seed, index)
+            rows |= {f"{kind}/{name}": part for kind, part in zip(kinds, parts, strict=True)}
+    found = {}
+    for part, chosen in rows.items():
+        domain = part.partition("/")[2]
+        if not chosen:
+            size = len(cast(Sized, domains[domain]))
+            raise ValueError(
+                f"Domain {domain!r} has {size} samples, too few to split off a share of "
+                f"`holdout_fraction={fraction}`{'' if groups is None else ' of their groups'}."
+            )
+        # arrays, which worker processes share; of lists each would copy every number
+        indices: Any = np.array(chosen)
+        found[part] = Subset(domains[domain], indices)
+    return found
+
+
+def split_indices(
+    size: int, fraction: float, split_seed: int, domain_index: int
+) -> tuple[list[int], list[int]]:
+    """Splits a domain's indices in two as DomainBed does.
+
+    Args:
+        size: How many samples the domain has.
+        fraction: Share of the smaller part, in (0, 1); rounded down.
+        split_seed: The suite's trial seed.
+        domain_index: The domain's place among all domains.
+
+    Returns:
+        The larger part's indices and the smaller part's, both in DomainBed's order.
+
+    Source: DomainBed, ``split_dataset`` with ``seed_hash(trial_seed, domain_index)``.
+    """
+    keys = list(range(size))
+    np.random.RandomState(seed_hash(split_seed, domain_index)).shuffle(keys)
+    cut = int(size * fraction)
+    return keys[cut:], keys[:cut]
+
+
+def targets_of(dataset: Dataset[Any], needed_by: str) -> Any:
+    """Finds all targets of a domain, or raises a ValueError that names what needs them."""
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1]
+    targets = getattr(dataset, "targets", None)
+    if targets is None:
+        raise ValueError(
+            f"`{needed_by}` needs domains with an attribute `targets`, "
+            f"got {type(dataset).__name__}."
+        )
+    return targets
 
 
 def find_groups(domains: Mapping[str, Any]) -> dict[str, Sequence[str]] | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 from gga_lightning.data import DomainDataModule, Emoji
-from gga_lightning.data.groups import find_groups, split_groups
+from gga_lightning.data.splits import find_groups, split_groups
 
 
 class Grouped:
