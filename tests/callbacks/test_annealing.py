@@ -520,7 +520,7 @@ class TestTransfer:
             [record.transfer for record in gga.records], abs=1e-6
         )
 
-    def closing(self, transfers, caplog):
+    def closing(self, transfers, caplog, proposal=None):
         class Fixed(GradientGuidedAnnealing):
             def _measure(self, pending, *args):
                 self._pending = None
@@ -528,12 +528,13 @@ class TestTransfer:
                 value = transfers[position]
                 self.records[position] = self.records[position]._replace(transfer=value)
 
-        run(Fixed(2, 5, proposal=Walk(0.01), num_candidates=5, measure_transfer=True))
+        settings = {"proposal": proposal or Walk(0.01), "measure_transfer": True}
+        run(Fixed(2, 5, num_candidates=10, **settings))
         return next(r.getMessage() for r in caplog.records if "next batch" in r.getMessage())
 
     def test_closing_line(self, caplog):
         line = self.closing([0.1, 0.12, 0.11], caplog)
-        assert "rises by +0.11000 (standard error 0.00577, 3 steps), on its own by +" in line
+        assert "changes by +0.11000 (standard error 0.00577, 3 steps), on its own by +" in line
         assert line.endswith("So the gain is not luck with one batch.")
 
     @pytest.mark.parametrize("transfers", [[0.1, -0.1, 0.05], [-0.1, -0.11, -0.12], [0, 0, 0]])
@@ -541,6 +542,10 @@ class TestTransfer:
         line = self.closing(transfers, caplog)
         assert "That is not above zero" in line
         assert "Try proposal=Guided(" in line
+
+    def test_closing_line_of_guided_steps_names_what_is_left_to_try(self, caplog):
+        line = self.closing([0, 0, 0], caplog, Guided(0.01, relative=True))
+        assert line.endswith("luck with its own batch. Try more samples a domain.")
 
     @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
     def test_of_a_move_before_a_checkpoint_is_measured_after_it(self, tmp_path):

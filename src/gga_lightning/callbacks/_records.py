@@ -114,13 +114,14 @@ def closing_lines(
     error = statistics.stdev(transfers) / math.sqrt(len(transfers))
     verdict = "So the gain is not luck with one batch."
     if mean <= 2 * error:
+        guided = any(record.share is not None for record in records)
+        other = "" if guided else "proposal=Guided(0.01, relative=True, orthogonal=True), or "
         verdict = (
             "That is not above zero: what the search gains is luck with its own batch. Try "
-            "proposal=Guided(0.01, relative=True, orthogonal=True), objective='mean', or more "
-            "samples a domain."
+            f"{other}more samples a domain."
         )
     yield (
-        f"on the next batch, which the search never saw, the {objective} cosine rises by "
+        f"on the next batch, which the search never saw, the {objective} cosine changes by "
         f"{mean:+.5f} (standard error {error:.5f}, {len(transfers)} steps), on its own by "
         f"{gain:+.5f}. {verdict}"
     )
