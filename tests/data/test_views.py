@@ -16,7 +16,9 @@ from gga_lightning import (
 )
 from gga_lightning.data import Digits, DomainDataModule, Emoji
 from gga_lightning.data.views import VIEWS, edges, gray
+from gga_lightning.experiments.models import load_model
 from gga_lightning.experiments.train import config_directory, make_algorithm
+from tests.experiments.test_evaluate import SHORT, run
 from tests.helpers import mostly_slow, same, trainer
 
 ALGORITHMS = sorted(path.stem for path in (Path(config_directory()) / "algorithm").glob("*.yaml"))
@@ -144,6 +146,17 @@ def test_every_callback_sees_views_as_domains(emoji, name):
         assert list(callback.records[0].domains) == module_data.training_domains
     elif name == "search":
         assert len(callback.records) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["erm", "dann"])
+def test_a_run_with_views_loads(tmp_path, algorithm):
+    """Its discriminator tells twice as many domains apart as there are source domains."""
+    views = ("data=emoji", "backbone=mnist_cnn", "data.views=[edges]", "data.dataset.image_size=28")
+    folder = run(tmp_path / "run", *SHORT, *views, f"algorithm={algorithm}")
+    module = load_model(folder)
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert same(saved, dict(load_model(folder, "last").state_dict()))
+    assert module.domains == ["noto", "twemoji", "fluent-3d", "openmoji", "emojione-mono"]
 
 
 class TestErrors:

@@ -71,6 +71,7 @@ def test_published_numbers(table, annealing):
         "weights": "IMAGENET1K_V1",
         "freeze_batchnorm": True,
         "dropout": 0.5,
+        "lr_factor": 1.0,
     }
     assert (config.trainer.max_steps, config.data.steps_per_epoch) == (steps, interval)
     assert (config.data.batch_size, config.data.eval_batch_size) == (32, 128)

@@ -198,7 +198,10 @@ def data_facts(folder: Path, config: DictConfig) -> Any:
     with made_from(path, "an entry that describes the data is missing or damaged"):
         names = ("domains", "source_domains", "classes", "num_classes", "input_shape")
         facts = {name: result[name] for name in names}
+        # earlier versions trained on no views
+        facts["training_domains"] = result.get("training_domains", facts["source_domains"])
         texts = [*facts["domains"], *facts["source_domains"], *facts["classes"], result["data"]]
+        texts += facts["training_domains"]
         numbers = [*facts["input_shape"], facts["num_classes"]]
         _require(all(isinstance(text, str) for text in texts), "a name is not a text")
         _require(all(type(n) is int and n > 0 for n in numbers), "a size is not a positive integer")

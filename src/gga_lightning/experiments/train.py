@@ -102,6 +102,7 @@ def train(
         "diverged": watch.step,
         "classes": data.classes,
         "domains": data.domains,
+        "training_domains": data.training_domains,
         "preprocess": data.preprocessing(module.featurizer),
         "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
         "evaluations": [
