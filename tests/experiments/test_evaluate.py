@@ -375,6 +375,19 @@ class TestCommand:
         assert len(json.loads(done.stdout)["accuracies"]) == 6
 
 
+def test_groups_seen_in_training_are_a_part_of_their_own(tmp_path, capsys):
+    small = ("data=emoji", "backbone=mnist_cnn", "data.dataset.image_size=28")
+    folder = run(tmp_path / "run", *SHORT, *small)
+    chosen = results(folder)["selections"]["training_domain_validation"]
+    new, seen = evaluate.evaluate(folder)
+    assert (new.part, new.samples, seen.part, seen.samples) == ("test", 147, "seen", 217)
+    assert new.accuracy == pytest.approx(chosen["test_acc"], abs=1e-6)
+    assert seen.accuracy == pytest.approx(chosen["oracle_acc"], abs=1e-6)
+    capsys.readouterr()
+    assert evaluate.main([str(folder)]) == 0
+    assert "mean" not in capsys.readouterr().out
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.cells import cell_len
 
-from gga_lightning.experiments import evaluate, train
+from gga_lightning.experiments import evaluate, predict, train
 from gga_lightning.experiments.checkpoints import SelectedCheckpoint
 from gga_lightning.report.cli import main as report
 from tests.experiments.killed import killed_in_a_search
@@ -378,7 +378,7 @@ class TestNames:
 
 
 class TestTerminal:
-    @pytest.mark.parametrize("command", [train.main, evaluate.main, report])
+    @pytest.mark.parametrize("command", [train.main, evaluate.main, predict.main, report])
     def test_version(self, monkeypatch, capsys, command):
         monkeypatch.setattr(sys, "argv", ["command", "--version"])
         with contextlib.suppress(SystemExit):

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import importlib.metadata
 import json
 import os
 import sys
@@ -48,7 +47,8 @@ class Accuracy(NamedTuple):
 
     Attributes:
         domain: The domain.
-        part: ``"test"``: the larger part of a held-out domain, which is what is reported;
+        part: ``"test"``: the part of a held-out domain that is reported; ``"seen"``: its groups
+            that were trained on in other domains, where splits are by group;
             ``"all"``: all samples; ``"all (source)"``: all samples of what is called like a
             domain that the model was trained on.
         samples: How many there are.
@@ -272,8 +272,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="+", help=argparse.SUPPRESS)
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON a run")
-    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
-    parser.add_argument("--version", action="version", version=version)
     return parser
 
 
@@ -290,7 +288,7 @@ def _show(run: str, options: argparse.Namespace, found: Sequence[Accuracy]) -> N
         column.justify = "right"
     for row in found:
         table.add_row(row.domain, row.part, f"{row.samples:,}", f"{row.accuracy:.1%}")
-    if len(found) > 1:
+    if len(found) > 1 and not any(row.part == "seen" for row in found):
         table.add_section()
         mean = sum(row.accuracy for row in found) / len(found)
         table.add_row("mean", "", f"{sum(row.samples for row in found):,}", f"{mean:.1%}")

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.metadata
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,7 +89,7 @@ def load_model(
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Gives a command that loads a model its options ``--selection``, ``--device``, ``--trust``.
+    """Gives a command that loads a model the options that such commands share.
 
     Args:
         parser: The command's parser.
@@ -110,6 +111,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="a package whose classes the run may name, such as that of your own algorithm; "
         "can be repeated",
     )
+    version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
+    parser.add_argument("--version", action="version", version=version)
 
 
 def config_file(folder: Path) -> Path:
