@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gga_lightning.alignment import Objective, SearchResult
 
-__all__ = ["SearchRecord", "closing_lines"]
+__all__ = ["SearchRecord", "closing_lines", "last_share"]
 
 
 class SearchRecord(NamedTuple):
@@ -62,6 +62,12 @@ class SearchRecord(NamedTuple):
             seconds=seconds,
             share=result.share,
         )
+
+
+def last_share(records: Sequence[SearchRecord]) -> float | None:
+    """Finds the share of a guided step's full length that was accepted last; None if none was."""
+    shares = (record.share for record in reversed(records))
+    return next((share for share in shares if share is not None), None)
 
 
 def closing_lines(

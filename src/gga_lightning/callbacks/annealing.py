@@ -27,7 +27,7 @@ from gga_lightning.callbacks._base import DomainGradientCallback
 from gga_lightning.callbacks._moves import PendingTransfer, copies, named_trainable, scramble
 from gga_lightning.callbacks._progress import SearchProgress
 from gga_lightning.callbacks._reader import StepStart
-from gga_lightning.callbacks._records import SearchRecord, closing_lines
+from gga_lightning.callbacks._records import SearchRecord, closing_lines, last_share
 from gga_lightning.callbacks._setup import ParameterChoice, check_integer
 from gga_lightning.probing import DomainLoss, Split
 from gga_lightning.probing.probe import Probe
@@ -203,8 +203,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 f"{type(self).__name__} moves real parameters, but `parameters="
                 f"{self.parameters!r}` selects complex ones. Select others."
             )
-        half = {p.dtype for p in chosen if p.dtype in (torch.float16, torch.bfloat16)}
-        if half:
+        if half := {p.dtype for p in chosen if p.dtype in (torch.float16, torch.bfloat16)}:
             rank_zero_warn(
                 f"{type(self).__name__}: the parameters are {half.pop()}, in which small moves "
                 f"are rounded away ({self.proposal} at most). Use mixed precision instead, which "
@@ -309,11 +308,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
 
     def _proposal_at(self, step: int) -> Proposal:
         proposal = self.proposal
-        if isinstance(proposal, Guided):
-            accepted = (record.share for record in reversed(self.records))
-            share = next((found for found in accepted if found is not None), None)
-            if share is not None:
-                proposal = dataclasses.replace(proposal, first=min(1.0, 2 * share))
+        if isinstance(proposal, Guided) and (share := last_share(self.records)) is not None:
+            proposal = dataclasses.replace(proposal, first=min(1.0, 2 * share))
         if self.radius_schedule == "constant":
             return proposal
         assert self.end_step is not None
@@ -321,11 +317,9 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         return proposal.scaled(min(max(left, 0.0), 1.0))
 
     def _record(self, start: StepStart, result: SearchResult, seconds: float) -> None:
-        record = SearchRecord.of(start.step, result, seconds)
-        self.records.append(record)
-        values = record._asdict()
-        for name in ("step", "candidates", "transfer", "share"):
-            del values[name]
+        self.records.append(SearchRecord.of(start.step, result, seconds))
+        values = self.records[-1]._asdict()
+        del values["step"], values["candidates"], values["transfer"], values["share"]
         self._report(start, {f"gga/{name}": value for name, value in values.items()})
 
     def _entry(self, domains: str, start: StepStart) -> str:

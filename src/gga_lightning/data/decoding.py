@@ -23,8 +23,7 @@ PathLike = str | os.PathLike[str]
 
 MAX_PIXELS = 178_956_970  # where PIL raises an error, too
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_AGAIN = "Delete it or fetch it again."
-_HEAD = 2**20  # bytes that hold the header of nearly every JPEG
+_AGAIN, _HEAD = "Delete it or fetch it again.", 2**20  # bytes that hold most JPEGs' headers
 # orientation in EXIF: whether rows and columns are swapped, and which dimensions are then flipped
 _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
     2: (False, (2,)),

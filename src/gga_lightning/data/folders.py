@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from gga_lightning.data.cache import DecodedCache
 from gga_lightning.data.decoding import decode
 from gga_lightning.data.listing import Listed, examine, list_folders
 from gga_lightning.data.names import file_name
+from gga_lightning.data.splits import GroupPattern
 from gga_lightning.data.table import list_table
 from gga_lightning.data.transforms import (
     ColourTransform,
@@ -250,7 +250,7 @@ class ImageFolders(_Images):
             problems,
             source=root,
             name=root.name if name is None else name,
-            group_of=None if group is None else _GroupPattern(group),
+            group_of=None if group is None else GroupPattern(group),
             image_size=image_size,
             faulty=faulty,
             as_uint8=as_uint8,
@@ -297,29 +297,6 @@ class ImageTable(_Images):
         name = Path(file).stem if name is None else name
         group_of = None if groups is None else groups.__getitem__
         super().__init__(listed, problems, source=file, name=name, group_of=group_of, **settings)
-
-
-class _GroupPattern:
-    """Finds the group in a file's name."""
-
-    def __init__(self, pattern: str) -> None:
-        try:
-            self._pattern = re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"`group` must be a regular expression, got {pattern!r}: {error}."
-            ) from None
-
-    def __call__(self, path: str) -> str:
-        name = os.path.basename(path)
-        found = self._pattern.match(name)
-        text = found and found[min(1, self._pattern.groups)]
-        if not text:
-            raise ValueError(
-                f"`group` must match each file's name from its start, but "
-                f"{self._pattern.pattern!r} finds nothing in {name!r}: {path}."
-            )
-        return text
 
 
 def _cache_name(source: str | Path, name: str, domain: str) -> str:

@@ -4,6 +4,8 @@ A group is what several samples show, such as an object, a patient or a scene. I
 part or not, as a whole.
 """
 
+import os
+import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any, cast
 
@@ -12,7 +14,14 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from gga_lightning.data.batches import seed_hash
 
-__all__ = ["find_groups", "split_domains", "split_groups", "split_indices", "targets_of"]
+__all__ = [
+    "GroupPattern",
+    "find_groups",
+    "split_domains",
+    "split_groups",
+    "split_indices",
+    "targets_of",
+]
 
 
 def split_domains(
@@ -92,6 +101,31 @@ def targets_of(dataset: Dataset[Any], needed_by: str) -> Any:
             f"got {type(dataset).__name__}."
         )
     return targets
+
+
+class GroupPattern:
+    """Finds in a file's name what it shows, by a regular expression."""
+
+    def __init__(self, pattern: str) -> None:
+        """Reads the expression; raises a ValueError if it is none."""
+        try:
+            self._pattern = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"`group` must be a regular expression, got {pattern!r}: {error}."
+            ) from None
+
+    def __call__(self, path: str) -> str:
+        """Finds the group: the first parenthesis, or without one all that matches."""
+        name = os.path.basename(path)
+        found = self._pattern.match(name)
+        text = found and found[min(1, self._pattern.groups)]
+        if not text:
+            raise ValueError(
+                f"`group` must match each file's name from its start, but "
+                f"{self._pattern.pattern!r} finds nothing in {name!r}: {path}."
+            )
+        return text
 
 
 def find_groups(domains: Mapping[str, Any]) -> dict[str, Sequence[str]] | None:
