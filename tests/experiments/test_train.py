@@ -576,6 +576,28 @@ class TestGoingOn:
         assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
+def test_the_job_of_the_readme_made_small(monkeypatch, tmp_path, capsys):
+    """gga-train alone: pictures, a pretrained network, guided steps, and two figures."""
+    small = ["trainer.max_steps=4", "data.steps_per_epoch=4", "data.batch_size=2"]
+    small += ["data.dataset.domains=[noto,openmoji,emojione-mono]", "data.dataset.image_size=32"]
+    small += [
+        "annealing.start_step=1",
+        "annealing.end_step=3",
+        "callbacks.conflict.every_n_steps=2",
+    ]
+    small += ["callbacks.conflict.every_n_steps=2", f"hydra.run.dir={tmp_path / 'run'}"]
+    monkeypatch.setattr(sys, "argv", ["gga-train", *small])
+    train.main()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    chosen = [result[group] for group in ("data", "backbone", "algorithm", "annealing")]
+    assert chosen == ["emoji", "efficientnet_lite0", "erm", "gga_early"]
+    assert (result["search"]["steps"], result["test_domains"]) == (2, ["emojione-mono"])
+    assert result["preprocess"]["mean"] == [0.5, 0.5, 0.5]
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"cosines.png", "predictions.png", "metrics.csv"} <= names
+    assert "new groups" in capsys.readouterr().out
+
+
 class TestManyJobs:
     def test_a_failed_job_is_recorded_and_does_not_stop_the_others(self, run, tmp_path, capsys):
         sweep = ("-m", *SMALL, "data=toy", "annealing=none", f"hydra.sweep.dir={tmp_path / 's'}")
