@@ -117,11 +117,13 @@ def test_it_is_rebuilt_byte_for_byte(tmp_path):
     (packages,) = re.findall(r"pip install (resvg\S+ pillow\S+)", script.read_text())
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "v"], check=True)
     python = tmp_path / "v" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", *packages.split()], check=True)
+    pip = [python, "-m", "pip", "install", "-q", *packages.split()]
+    if subprocess.run(pip, check=False).returncode:
+        pytest.skip(f"{packages} cannot be installed")
     done = subprocess.run(
         [python, script, tmp_path / "emoji.zip"], capture_output=True, text=True, check=False
     )
-    if "URLError" in done.stderr:
+    if "urllib.error." in done.stderr or "TimeoutError" in done.stderr:
         pytest.skip("no npm registry")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "emoji.zip").read_bytes() == EMBEDDED.joinpath("emoji.zip").read_bytes()
