@@ -88,6 +88,13 @@ class TestLearningRate:
         assert {id(p) for p in network["params"]} == {id(p) for p in featurizer.parameters()}
         assert [id(p) for p in rest["params"]] == [id(p) for p in module.classifier.parameters()]
 
+    def test_may_be_a_tensor(self):
+        featurizer = EfficientNetLite0((3, 32, 32), weights=None, lr_factor=0.25)
+        rate = torch.tensor(0.5)
+        module = ERM(featurizer, 3, optimizer=lambda groups: torch.optim.Adam(groups, lr=rate))
+        groups = module.configure_optimizers().param_groups
+        assert [float(group["lr"]) for group in groups] == [0.125, 0.5]
+
     def test_is_one_by_default(self):
         module = ERM(EfficientNetLite0((3, 32, 32), weights=None), 3)
         (group,) = module.configure_optimizers().param_groups

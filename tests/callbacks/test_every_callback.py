@@ -377,7 +377,7 @@ class TestOddBatches:
 
     @every
     def test_loaders_that_end_early(self, kind, monkeypatch):
-        """CombinedLoader yields None for them; training goes on with those that are there."""
+        """CombinedLoader yields None for them; training continues with those that are there."""
 
         class Skips(Classifier):
             def training_step(self, batch, batch_idx):

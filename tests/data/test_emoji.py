@@ -113,17 +113,17 @@ def test_it_is_rebuilt_byte_for_byte(tmp_path):
     """Needs the registries of Python and npm packages, and Linux on an x86-64 processor."""
     script = Path(__file__).parents[2] / "tools" / "build_emoji.py"
     if not script.exists():
-        pytest.skip("not in the repository")
+        pytest.skip("tools/build_emoji.py is in the repository only")
     (packages,) = re.findall(r"pip install (resvg\S+ pillow\S+)", script.read_text())
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "v"], check=True)
     python = tmp_path / "v" / "bin" / "python"
     pip = [python, "-m", "pip", "install", "-q", *packages.split()]
     if subprocess.run(pip, check=False).returncode:
-        pytest.skip(f"{packages} cannot be installed")
+        pytest.skip(f"{packages} cannot be installed: no registry of Python packages?")
     done = subprocess.run(
         [python, script, tmp_path / "emoji.zip"], capture_output=True, text=True, check=False
     )
     if "urllib.error." in done.stderr or "TimeoutError" in done.stderr:
-        pytest.skip("no npm registry")
+        pytest.skip("the registry of npm packages cannot be reached")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "emoji.zip").read_bytes() == EMBEDDED.joinpath("emoji.zip").read_bytes()

@@ -222,7 +222,7 @@ def move_classes(root, new, names):
 
 class TestClasses:
     def other(self, images, root, *more):
-        """The accuracy by domain on other data, of which only the place is said."""
+        """The accuracy by domain on other data, of which only the place is given."""
         overrides = ["data=folders", f"data.root={root}", "data.num_workers=0", *more]
         return {row.domain: row for row in evaluate.evaluate(images / "run", overrides=overrides)}
 

@@ -19,7 +19,7 @@ class Validated(Classifier):
 
 
 class Chatty(Validated):
-    """Shows more metrics than there is room for."""
+    """Shows more metrics than fit on a line."""
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)

@@ -29,6 +29,12 @@ def test_long_names_are_shortened():
     assert max(map(len, figure.axes[0].get_title().split("\n"))) <= 16
 
 
+def test_names_are_no_formulas(tmp_path):
+    names = ["$5$", "a_$\\frac{$"]
+    figure = plot_predictions(np.zeros((2, 3, 4, 4)), names, names[::-1], title="$x^$")
+    figure.savefig(tmp_path / "figure.png")
+
+
 @pytest.mark.parametrize(
     ("images", "names", "message"),
     [

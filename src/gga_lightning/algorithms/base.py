@@ -256,15 +256,15 @@ class DomainGeneralizer(LightningModule):
             return self.make_optimizer(groups[0]["params"] if len(groups) == 1 else groups)
         inside = {id(param) for param in self.featurizer.parameters()}
         parts = [
-            {**group, "params": found, "own": own}
+            {**group, "params": found, "pretrained": part}
             for group in groups
-            for own in (True, False)
-            if (found := [param for param in group["params"] if (id(param) in inside) is own])
+            for part in (True, False)
+            if (found := [param for param in group["params"] if (id(param) in inside) is part])
         ]
         optimizer = self.make_optimizer(parts)
         for group in optimizer.param_groups:
-            if group.pop("own"):
-                group["lr"] *= factor
+            if group.pop("pretrained"):
+                group["lr"] = factor * group["lr"]  # not in place: groups may share a tensor
         return optimizer
 
     def on_validation_epoch_start(self) -> None:

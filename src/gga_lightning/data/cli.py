@@ -156,7 +156,7 @@ def _list(output: Console) -> int:
 
 
 def _plain_table(*columns: str) -> Table:
-    """A table without lines, which leaves narrow terminals room for words."""
+    """A table without lines, which leaves more of a narrow terminal for words."""
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.columns[0].no_wrap = True
     return table

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from gga_lightning.data.decoding import decode
 from gga_lightning.data.transforms import EvalTransform, TrainTransform
@@ -23,8 +23,8 @@ _CLASSES = (
 )
 
 
-class EmojiStyle(Dataset[tuple[Tensor, int]]):
-    """The emoji of one style, decoded.
+class EmojiStyle(TensorDataset):
+    """The emoji of one style, decoded: pairs of a picture and its class.
 
     ``emoji.domains["noto"].labels[0]`` is the name of the first object.
 
@@ -46,23 +46,9 @@ class EmojiStyle(Dataset[tuple[Tensor, int]]):
             groups: See the attributes.
             labels: See the attributes.
         """
+        super().__init__(images, targets)
         self.images, self.targets = images, targets
         self.groups, self.labels = groups, labels
-
-    def __len__(self) -> int:
-        """The number of pictures."""
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Gets a picture.
-
-        Args:
-            index: Its place.
-
-        Returns:
-            The picture, uint8, shape ``(3, 64, 64)``, and its class.
-        """
-        return self.images[index], int(self.targets[index])
 
 
 class Emoji:

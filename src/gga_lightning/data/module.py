@@ -118,8 +118,8 @@ class DomainDataModule(DomainLoaders):
             views: Other views of the training images, of ``"edges"`` (dark lines on white, by
                 the Sobel gradient) and ``"gray"``; see :mod:`gga_lightning.data.views`. They are
                 made of the augmented images. Evaluation has no views.
-            views_as: ``"domains"``: a source domain's batch is dealt out, in equal parts, to
-                the domain and to its views, which are domains of their own (``art``,
+            views_as: ``"domains"``: a source domain's batch is dealt out in turn to the
+                domain and to its views, which are domains of their own (``art``,
                 ``art/edges``), so that algorithms and callbacks compare views too.
                 ``"augmentation"``: domains stay as they are, and each image is drawn to be
                 itself or one of its views, all equally probable.

@@ -71,11 +71,13 @@ def plot_predictions(
             text += f" {probabilities[place]:.0%}"
         if not right:
             text += f"\n({_short(targets[place])})"
-        ax.set_title(text, fontsize=8, color=_RIGHT if right else _WRONG, y=0.0, va="top", pad=-4)
+        colour = _RIGHT if right else _WRONG
+        # names may have dollar signs, which are no formulas
+        ax.set_title(text, fontsize=8, color=colour, y=0.0, va="top", pad=-4, parse_math=False)
         for side in ax.spines.values():
-            side.set_color(_RIGHT if right else _WRONG)
+            side.set_color(colour)
     if title is not None:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 

@@ -280,7 +280,7 @@ class TestTwoAtOnce:
     fork = multiprocessing.get_context("fork")
 
     def start(self, server, root, **facts):
-        """Starts a download that goes on only when the server is released."""
+        """Starts a download that continues only when the server is released."""
         route = Route(CONTENT, pieces=100_000, stalls=True)
         first = benchmark(Archive("pair.zip", (server.add("pair.zip", route),)), **facts)
         process = self.fork.Process(target=download, args=(first, root))

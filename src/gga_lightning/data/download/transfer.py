@@ -1,4 +1,4 @@
-"""Transfers a file from a web server or from Google Drive, going on where it broke off."""
+"""Transfers a file from a web server or from Google Drive, resuming where it broke off."""
 
 import errno
 import http.client
@@ -24,7 +24,7 @@ class SourceError(Exception):
 
 
 class _BrokenTransferError(Exception):
-    """A transfer broke off. Another try may go on from there."""
+    """A transfer broke off. Another try may resume there."""
 
 
 def transfer(source: str, part: Path, tick: Tick) -> None:
@@ -49,7 +49,7 @@ def transfer(source: str, part: Path, tick: Tick) -> None:
 
 
 def _from_web(source: str, part: Path, tick: Tick) -> None:
-    """Transfers by HTTP, going on from a part where the server allows."""
+    """Transfers by HTTP, resuming a part where the server allows."""
     furthest = failures = 0
     while True:
         try:
