@@ -26,7 +26,9 @@ def _one_thread():
 def _same_environment():
     before = _variables()
     yield
-    assert _variables() == before
+    after = _variables()
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    assert not changed, f"the test changed these variables of the environment: {changed}"
 
 
 def _variables():

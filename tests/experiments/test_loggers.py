@@ -57,9 +57,10 @@ def test_wandb(run, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-def test_mlflow(run):
+def test_mlflow(run, monkeypatch):
     for package in ("mlflow", "sqlalchemy", "alembic"):
         pytest.importorskip(package)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # mlflow sets it
     folder = run("mlflow")
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         rows = database.execute("select key, step from metrics").fetchall()
