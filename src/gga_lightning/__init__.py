@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         GradientConflictMonitor,
         GradientGuidedAnnealing,
         GradientGuidedNoise,
+        LinearProbe,
         RandomState,
     )
 
@@ -24,6 +25,7 @@ __all__ = [
     "GradientGuidedNoise",
     "Greedy",
     "Guided",
+    "LinearProbe",
     "Metropolis",
     "RandomState",
     "Walk",

@@ -2,8 +2,12 @@
 
 import csv
 import io
+import itertools
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +51,7 @@ def markdown_rows(output):
 
 def latex_rows(output):
     return [
-        [cell.strip() for cell in line.removesuffix(r"\\").split(" & ")]
+        [cell.strip().replace("$-$", "-") for cell in line.removesuffix(r"\\").split(" & ")]
         for line in output.splitlines()
         if line.endswith(r"\\") and not line.strip().startswith("method")
     ]
@@ -84,7 +88,7 @@ def test_latex_is_escaped(report, runs):
     assert r"coral (weight\_decay=5\_\{\#\})" in output
     assert "±" not in output
     assert output.count(r"\begin{tabular}") == output.count(r"\bottomrule") == 6
-    text = re.sub(r"^%.*$", "", output, flags=re.MULTILINE)
+    text = re.sub(r"^%.*$|%$", "", output, flags=re.MULTILINE)
     bare = re.sub(r"\\[a-z]+(\{(table|tabular)\})?|\\[_%&#{}]|\\\\", "", text)
     assert not re.search(r"[_%#]", bare)
 
@@ -92,9 +96,28 @@ def test_latex_is_escaped(report, runs):
 LATEX_NAMES = ["[a]", "*b", "c|d--e", 'f"g`h', "i~j^k<l>", "m\nn", "\\input{x}", "o$p$q"]
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
+def test_latex_compiles_and_fits_the_page(report, runs, tmp_path, monkeypatch):
+    texts = [report(runs, "--format", "latex", "--paper")[1]]
+    for name in LATEX_NAMES:
+        folder = tmp_path / str(len(texts))
+        for seed, settings in itertools.product((0, 1), ({}, {"x.y": name})):
+            write_run(folder, Spec(("a",), seed=seed, settings=settings))
+        texts.append(report(folder, "--format", "latex")[1])
+    monkeypatch.chdir(tmp_path)
+    told = texts[0].partition("tables.tex:\n")[2].partition("\n\n")[0]
+    Path("document.tex").write_text(told.replace("%", ""))
+    for text in texts:
+        Path("tables.tex").write_text(text)
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+        assert "Overfull" not in done.stdout
+
+
 @pytest.mark.parametrize("name", LATEX_NAMES)
-def test_latex_of_any_name_compiles(report, tmp_path, name):
-    """There is no LaTeX here: what would break it is looked for."""
+def test_latex_of_any_name_is_sound(report, tmp_path, name):
+    """What would break LaTeX is looked for, where there is none."""
     for seed in (0, 1):
         write_run(tmp_path / "runs", Spec(("a",), seed=seed, settings={"x.y": name}))
         write_run(tmp_path / "runs", Spec(("a",), seed=seed))
@@ -104,7 +127,8 @@ def test_latex_of_any_name_compiles(report, tmp_path, name):
     assert body.count("{") - body.count(r"\{") == body.count("}") - body.count(r"\}")
     assert not re.search(r"\\\\\s*[\[*]", body)  # an argument of the end of a line
     assert not re.search(r'--|"|`|\||(?<!\\)[#~^]', body)
-    assert body.count("$") == 2 * body.count(r"$\pm$") + body.count(r"\$")
+    maths = body.count(r"$\pm$") + body.count("$-$")
+    assert body.count("$") == 2 * maths + body.count(r"\$")
     assert r"\input" not in body
 
 
@@ -116,7 +140,7 @@ def test_latex_says_what_it_needs_and_marks_the_best(report, tmp_path):
                     spec = Spec((domain,), algorithm=algorithm, seed=seed, lift=lift, data=data)
                     write_run(tmp_path / "runs", spec)
     _, output, _ = report(tmp_path / "runs", "--format", "latex")
-    assert r"\usepackage{booktabs}" in output.splitlines()[0]
+    assert "booktabs and graphicx" in output.splitlines()[0]
     assert all(line[:1] == "%" for line in output.split("\n\n")[0].splitlines())
     labels = re.findall(r"\\label\{(.*)\}", output)
     assert len(set(labels)) == len(labels) == output.count(r"\begin{table}") == 6

@@ -2,6 +2,7 @@
 
 from gga_lightning.callbacks.annealing import GradientGuidedAnnealing, SearchRecord
 from gga_lightning.callbacks.conflict import ConflictRecord, GradientConflictMonitor
+from gga_lightning.callbacks.linear_probe import LinearProbe
 from gga_lightning.callbacks.noise import GradientGuidedNoise
 from gga_lightning.callbacks.random_state import RandomState
 from gga_lightning.callbacks.swad import SWAD
@@ -14,6 +15,7 @@ __all__ = [
     "GradientConflictMonitor",
     "GradientGuidedAnnealing",
     "GradientGuidedNoise",
+    "LinearProbe",
     "RandomState",
     "SearchRecord",
     "VoteRecord",

@@ -16,6 +16,7 @@ from gga_lightning.probing.source import LossSource
 __all__ = [
     "ParameterChoice",
     "check_integer",
+    "check_parameters",
     "check_settings",
     "check_setup",
     "check_window",
@@ -61,14 +62,8 @@ def check_settings(
     if control is not None and control not in controls:
         allowed = " or ".join(map(repr, controls))
         raise ValueError(f"`control` must be {allowed} or None, got {control!r}.")
-    if parameters is not None and not callable(parameters):
-        try:
-            re.compile(parameters)
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                "`parameters` must be a regular expression for the start of parameter names, "
-                f"or a callable (name, parameter) -> bool, got {parameters!r}."
-            ) from error
+    if parameters is not None:
+        check_parameters(parameters)
     if domain_loss is not None and not callable(domain_loss):
         raise ValueError(
             f"`domain_loss` must be a callable (module, domain_batch) -> loss, got {domain_loss!r}."
@@ -78,6 +73,25 @@ def check_settings(
             "`split` must be a key or index of the batch, or a callable (batch) -> mapping of "
             f"domain names to domain batches, got {split!r}."
         )
+
+
+def check_parameters(choice: Any) -> None:
+    """Checks a choice of parameters.
+
+    Args:
+        choice: The choice.
+
+    Raises:
+        ValueError: If it is neither a regular expression nor a callable.
+    """
+    if not callable(choice):
+        try:
+            re.compile(choice)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                "`parameters` must be a regular expression for the start of parameter names, "
+                f"or a callable (name, parameter) -> bool, got {choice!r}."
+            ) from error
 
 
 def check_window(start_step: Any, end_step: Any) -> None:

@@ -21,11 +21,11 @@ _GAP = 2  # between columns, with the divider, which is blank
 _LABELS = 3  # a share of the width that labels may take before they are wrapped
 _NARROW = 20
 _LATEX_HEAD = r"""
-% Needs \usepackage{booktabs}; for names in other alphabets also XeLaTeX or LuaLaTeX.
+% Needs booktabs and graphicx; for names in other alphabets also XeLaTeX or LuaLaTeX.
 % A whole document, with this text saved as tables.tex:
 %   \documentclass{article}
 %   \usepackage[T1]{fontenc}
-%   \usepackage{booktabs}
+%   \usepackage{booktabs,graphicx}
 %   \begin{document}
 %   \input{tables}
 %   \end{document}
@@ -110,13 +110,15 @@ def to_latex(tables: Iterable[Table]) -> str:
             r"  \centering",
             rf"  \caption{{{_latex(table.title)}. {_latex(table.caption)}}}",
             rf"  \label{{tab:{label}}}",
+            r"  \medskip",
+            r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",  # if too wide
             rf"  \begin{{tabular}}{{l{'c' * (len(table.columns) - 1)}}}",
             r"    \toprule",
             head,
             r"    \midrule",
             *lines,
             r"    \bottomrule",
-            r"  \end{tabular}",
+            r"  \end{tabular}}",
             r"\end{table}",
             "",
         ]
@@ -179,6 +181,7 @@ def _markdown(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    """Special characters escaped, and two hyphens kept from becoming a dash."""
+    """Special characters escaped, minus signs, and two hyphens kept from becoming a dash."""
     escaped = "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
-    return escaped.replace("--", "-{}-").replace("--", "-{}-")
+    signed = re.sub(r"(?<![\w.-])-(?=\d)", "$-$", escaped)
+    return signed.replace("--", "-{}-").replace("--", "-{}-")

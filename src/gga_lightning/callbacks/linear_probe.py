@@ -1,0 +1,109 @@
+"""Linear probing before fine-tuning, as a callback."""
+
+import re
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.optim import Optimizer
+
+from gga_lightning.callbacks._clock import StepClock
+from gga_lightning.callbacks._setup import ParameterChoice, check_integer, check_parameters
+
+__all__ = ["LinearProbe"]
+
+
+class LinearProbe(Callback):
+    """Trains the classifier alone in the first steps, and then the whole network.
+
+    A new classifier begins with random weights, and so do the gradients that it sends into a
+    pretrained network. Those of the first steps change features that were good, and more so where
+    the training data are not (Kumar et al.). Before ``end_step`` the gradients of the network
+    are dropped just before the optimizer steps, so its weights and their optimizer state stay as
+    they are, weight decay included.
+
+    The backward pass still goes through the whole network, so a step costs as much as any. That
+    way it works with every strategy and with other callbacks, which may look at the gradients.
+    Only the optimizers' steps are held back: not what a module's own code writes into the weights
+    (Fish does), nor the moves of a search.
+
+    Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+    Out-of-Distribution", ICLR 2022 (LP-FT). There the classifier is trained to the end before
+    fine-tuning begins; here for as many steps as you give.
+
+    Example::
+
+        trainer = Trainer(callbacks=[LinearProbe(end_step=100)])
+    """
+
+    def __init__(self, end_step: int, *, parameters: ParameterChoice = r"featurizer\.") -> None:
+        """Sets how long.
+
+        Args:
+            end_step: The first optimizer step with all gradients, counted from 0; at least 1.
+            parameters: Which parameters keep their values until then: a regular expression for
+                the start of their names, or a callable ``(name, parameter) -> bool``. By default
+                the featurizer of this package's algorithms.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        check_integer("end_step", end_step, 1)
+        check_parameters(parameters)
+        self.end_step = end_step
+        self.parameters = parameters
+        self._clock = StepClock()
+        self._step = 0
+
+    @property
+    def state_key(self) -> str:
+        """Tells two of these apart in a checkpoint."""
+        return self._generate_state_key(end_step=self.end_step)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called when fit begins: checks that there are parameters to hold."""
+        if stage == "fit":
+            self._clock.restart(trainer)
+            names = [name for name, _ in pl_module.named_parameters()]
+            if not self._held(pl_module):
+                raise MisconfigurationException(
+                    f"LinearProbe(parameters={self.parameters!r}) selects none of the module's "
+                    f"{len(names)} parameters{', such as ' + repr(names[0]) if names else ''}."
+                )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch begins: notes the step."""
+        self._step = self._clock.now(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Called when a training batch ends: counts the step."""
+        self._clock.now(trainer)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Called before an optimizer steps: drops the gradients, which it then passes over."""
+        if self._step < self.end_step:
+            for param in self._held(pl_module):
+                param.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called when a checkpoint is saved."""
+        return self._clock.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called when a checkpoint is loaded."""
+        self._clock.load_state_dict(state_dict)
+
+    def _held(self, module: LightningModule) -> list[nn.Parameter]:
+        choice = self.parameters
+        return [
+            param
+            for name, param in module.named_parameters()
+            if (choice(name, param) if callable(choice) else re.match(choice, name))
+        ]
