@@ -106,13 +106,13 @@ def image(seed=0, size=8):
     return file.getvalue()
 
 
-def image_tree(top, domains, classes):
+def image_tree(top, domains, classes, number=2):
     """Path to content: as many images of each class in each domain."""
     return {
         f"{top}{domain}/{label}/{index}.jpg": image(seed=17 * place + index)
         for place, domain in enumerate(domains)
         for label in classes
-        for index in range(2)
+        for index in range(number)
     }
 
 
