@@ -166,7 +166,7 @@ def test_every_comment_is_known():
     assert {name for name in known if "#" not in name} <= there, "settings that are gone"
 
 
-@pytest.mark.filterwarnings("ignore:SWAD: no validation loss was as low")
+@pytest.mark.filterwarnings("ignore:SWAD. no validation loss was as low")
 @pytest.mark.parametrize("place", mostly_slow(range(len(OVERRIDES)), 0, 3, 9))
 def test_what_a_comment_names_runs(place, tmp_path, monkeypatch):
     overrides = OVERRIDES[place]
