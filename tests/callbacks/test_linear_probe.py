@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ class Weights(Callback):
         names = [name for name in self.seen[0] if name.startswith(start)]
         return [
             any(not torch.equal(before[name], after[name]) for name in names)
-            for before, after in zip(self.seen, self.seen[1:], strict=False)
+            for before, after in itertools.pairwise(self.seen)
         ]
 
 
@@ -51,9 +52,10 @@ def test_the_network_stays_until_the_end_step(algorithm):
     weights, _ = fitted(module, LinearProbe(3))
     featurizer = weights.changed("featurizer.")
     if algorithm is SAM:  # leaves the weights, and comes back to within rounding
-        pairs = zip(weights.seen[:3], weights.seen[1:4], strict=True)
-        for before, after in pairs:
-            torch.testing.assert_close(before["classifier.weight"], after["classifier.weight"])
+        for before, after in itertools.pairwise(weights.seen[:4]):
+            for name in before:
+                if name.startswith("featurizer."):
+                    torch.testing.assert_close(before[name], after[name])
         assert featurizer[3:] == [True] * 3
     else:
         assert featurizer == [False] * 3 + [True] * 3
@@ -68,6 +70,8 @@ def test_the_steps_are_those_of_a_classifier_on_fixed_features_and_then_of_all()
     head = list(copied.classifier.parameters())
     optimizer = torch.optim.Adam(list(copied.featurizer.parameters()) + head, 0.01)
     for step, (batch, _, _) in zip(range(5), combined_loader(), strict=False):
+        if step == 2:  # begun anew
+            optimizer = torch.optim.Adam(copied.parameters(), 0.01)
         inputs = torch.cat([inputs for inputs, _ in batch.values()])
         targets = torch.cat([targets for _, targets in batch.values()])
         with torch.set_grad_enabled(step >= 2):
@@ -86,6 +90,39 @@ def test_other_parameters_in_any_module(choice):
     weights, _ = fitted(Classifier(), LinearProbe(4, parameters=choice))
     assert weights.changed("featurizer.0.") == [False] * 4 + [True] * 2
     assert weights.changed("featurizer.1.weight") == [True] * 6
+
+
+class Modes(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        training = {name for name, part in pl_module.named_modules() if part.training}
+        self.seen.append(training)
+
+
+def test_statistics_and_dropout_wait_too():
+    modes = Modes()
+    module = Classifier()
+    weights, _ = fitted(module, LinearProbe(2), modes, max_steps=4)
+    everything = {name for name, _ in module.named_modules()}
+    held = {name for name in everything if name.startswith("featurizer")}
+    assert "featurizer.3" in held  # the dropout
+    assert modes.seen == [everything - held] * 2 + [everything] * 2
+    assert weights.changed("featurizer.1.running_mean") == [False] * 2 + [True] * 2
+    assert module.featurizer.training
+
+
+def test_modes_are_put_back_after_an_error():
+    module = Classifier()
+
+    def breaks(*_):
+        raise RuntimeError("broken")
+
+    module.on_before_optimizer_step = breaks
+    with pytest.raises(RuntimeError, match="broken"):
+        fitted(module, LinearProbe(2))
+    assert all(part.training for part in module.modules())
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -100,7 +100,7 @@ RUN = {
     ],
     "callbacks/swad tolerance": [(*TOY, "callbacks=swad", "callbacks.swad.tolerance=0.2")],
     "callbacks/swad look_back": [(*TOY, "callbacks=swad", "callbacks.swad.look_back=true")],
-    "callbacks/averaged # callbacks=": [(*TOY, "callbacks=[default,averaged]")],
+    "callbacks/ema # callbacks=": [(*TOY, "callbacks=[default,ema]")],
     "callbacks/linear_probe # callbacks=": [(*TOY, "callbacks=[default,linear_probe]")],
     "data/folders domains": [(*PICTURES, "data.dataset.domains=[photo,art]")],
     "data/folders group": [(*PICTURES, "data.dataset.group='(.+)_'", "data.holdout_fraction=0.5")],
@@ -134,7 +134,7 @@ RUN = {
 # Comments that only say what a value is, or whose settings other tests run.
 TOLD = {
     *("annealing/voting end_step", "annealing/gga_guided radius", "annealing/gga_climb radius"),
-    *("algorithm/arm input_shape", "algorithm/dann num_domains", "callbacks/averaged decay"),
+    *("algorithm/arm input_shape", "algorithm/dann num_domains", "callbacks/ema decay"),
     *("callbacks/linear_probe end_step", "data/emoji max_steps"),
     "backbone/efficientnet_lite0 lr_factor",
     *("data/emoji holdout_fraction", "data/* batch_size", "data/* steps_per_epoch"),

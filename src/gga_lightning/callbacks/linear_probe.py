@@ -15,22 +15,23 @@ __all__ = ["LinearProbe"]
 
 
 class LinearProbe(Callback):
-    """Trains the classifier alone in the first steps, and then the whole network.
+    """Trains the classifier alone in the first steps, and then the whole network (LP-FT).
 
-    A new classifier begins with random weights, and so do the gradients that it sends into a
-    pretrained network. Those of the first steps change features that were good, and more so where
-    the training data are not (Kumar et al.). Before ``end_step`` the gradients of the network
-    are dropped just before the optimizer steps, so its weights and their optimizer state stay as
-    they are, weight decay included.
+    A new classifier begins with random weights, and sends gradients into a pretrained network that
+    change good features. Therefore the network waits until the classifier fits: before
+    ``end_step`` its gradients are dropped just before each optimizer step, so that its weights stay
+    the same to the last bit, weight decay included. It is in evaluation mode in these training
+    steps, so that BatchNorm statistics stay too, and dropout does not disturb the features. At
+    ``end_step`` the optimizers forget their state (such as Adam's moments).
 
-    The backward pass still goes through the whole network, so a step costs as much as any. That
-    way it works with every strategy and with other callbacks, which may look at the gradients.
-    Only the optimizers' steps are held back: not what a module's own code writes into the weights
-    (Fish does), nor the moves of a search.
+    The backward pass still goes through the whole network, so a step costs as much as any other.
+    In return it works with every strategy, and other callbacks see all gradients. Only the
+    optimizers' steps are held back: not what a module's own code writes into the weights (Fish and
+    MLDG do), nor the moves of a search. Begin a search at ``end_step``.
 
     Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
-    Out-of-Distribution", ICLR 2022 (LP-FT). There the classifier is trained to the end before
-    fine-tuning begins; here for as many steps as you give.
+    Out-of-Distribution", ICLR 2022. There the classifier is trained to the end before fine-tuning
+    begins; here for as many steps as you give (ERM++ uses 501).
 
     Example::
 
@@ -55,6 +56,7 @@ class LinearProbe(Callback):
         self.parameters = parameters
         self._clock = StepClock()
         self._step = 0
+        self._modes: dict[nn.Module, bool] = {}  # whether a module trains; those in evaluation mode
 
     @property
     def state_key(self) -> str:
@@ -75,14 +77,25 @@ class LinearProbe(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Called when a training batch begins: notes the step."""
+        """Called when a training batch begins: notes the step, and sets modes."""
         self._step = self._clock.now(trainer)
+        if self._step < self.end_step:
+            held = {id(param) for param in self._held(pl_module)}
+            for module in pl_module.modules():
+                params = list(module.parameters())
+                if params and all(id(param) in held for param in params):
+                    self._modes = {m: m.training for m in module.modules()} | self._modes
+                    module.eval()
+        elif self._step == self.end_step:
+            for optimizer in trainer.optimizers:
+                optimizer.state.clear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Called when a training batch ends: counts the step."""
+        """Called when a training batch ends: counts the step, and puts modes back."""
         self._clock.now(trainer)
+        self._put_back()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -92,6 +105,12 @@ class LinearProbe(Callback):
             for param in self._held(pl_module):
                 param.grad = None
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Called when training breaks off: puts modes back."""
+        self._put_back()
+
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""
         return self._clock.state_dict()
@@ -99,6 +118,11 @@ class LinearProbe(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Called when a checkpoint is loaded."""
         self._clock.load_state_dict(state_dict)
+
+    def _put_back(self) -> None:
+        for module, training in self._modes.items():
+            module.training = training
+        self._modes = {}
 
     def _held(self, module: LightningModule) -> list[nn.Parameter]:
         choice = self.parameters
