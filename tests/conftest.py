@@ -32,7 +32,8 @@ def _same_environment():
 
 
 def _variables():
-    passing = ("PYTEST_", "PL_")  # pytest's own, and Lightning's seed_everything
+    # pytest's own, those of Lightning's seed_everything, and those of torch.compile
+    passing = ("PYTEST_", "PL_", "TORCHINDUCTOR_", "TRITON_")
     return {name: value for name, value in os.environ.items() if not name.startswith(passing)}
 
 

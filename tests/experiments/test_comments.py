@@ -45,6 +45,9 @@ RUN = {
         ("annealing=gga", *SEARCH, f"annealing.control={value}")
         for value in ("scramble", "shuffle_domains")
     ],
+    "annealing/gga precision": [
+        ("annealing=gga", *SEARCH, "annealing.precision=trainer", "trainer.precision=bf16-mixed")
+    ],
     "algorithm/sagnet adversary": [(*CNN, "algorithm=sagnet", "algorithm.adversary=normalization")],
     "algorithm/jacobian_descent aggregator": [
         (

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from gga_lightning.probing.check import check_evaluation
 from gga_lightning.probing.probe import Probe
 from gga_lightning.probing.sandbox import Sandbox
 from gga_lightning.probing.source import LossSource
+from gga_lightning.probing.trees import in_double
 from gga_lightning.probing.twin import Known
 
 __all__ = ["DomainReader", "StepStart"]
@@ -81,7 +82,12 @@ class DomainReader:
 
     @contextlib.contextmanager
     def open(
-        self, start: StepStart, params: Sequence[Tensor], shuffle: torch.Generator | None
+        self,
+        start: StepStart,
+        params: Sequence[Tensor],
+        shuffle: torch.Generator | None,
+        *,
+        double: bool = False,
     ) -> Generator[Probe | None, None, None]:
         """Opens a batch for evaluation.
 
@@ -89,27 +95,35 @@ class DomainReader:
             start: The batch.
             params: The parameters to take gradients for.
             shuffle: If given, deals the samples out to the domains at random.
+            double: Whether to compute in float64, on copies of the parameters where they are.
 
         Yields:
             The domains to evaluate, or None (with a warning, once) if there are too few.
         """
         domains = self._domains(start, shuffle)
+        if double:
+            domains = [
+                replace(d, batch=in_double(d.batch), step=in_double(d.step)) for d in domains
+            ]
         scaler = getattr(start.trainer.precision_plugin, "scaler", None)
+        if self._full_precision or double:
+            scaler = None
         with Sandbox(
             start.trainer,
             start.module,
             self._known,
             full_precision=self._full_precision,
             redraw_randomness=self._redraw_randomness,
+            double=double,
         ) as sandbox:
             probe = Probe(
                 domains,
                 sandbox,
                 LossSource(start.module, self._domain_loss),
-                params,
+                sandbox.own(params),
                 batch_idx=start.batch_idx,
                 trainer=start.trainer,
-                loss_scale=1.0 if scaler is None or self._full_precision else scaler.get_scale(),
+                loss_scale=1.0 if scaler is None else scaler.get_scale(),
             )
             yield probe if self._is_usable(start.module, probe) else None
 

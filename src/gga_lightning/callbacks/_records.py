@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gga_lightning.alignment import Objective, SearchResult
 
-__all__ = ["SearchRecord", "closing_lines", "last_share"]
+__all__ = ["SearchRecord", "closing_lines", "entry_line", "last_share"]
 
 
 class SearchRecord(NamedTuple):
@@ -68,6 +68,25 @@ def last_share(records: Sequence[SearchRecord]) -> float | None:
     """Finds the share of a guided step's full length that was accepted last; None if none was."""
     shares = (record.share for record in reversed(records))
     return next((share for share in shares if share is not None), None)
+
+
+def entry_line(step: int, end: int | None, domains: str, candidates: int, moved: int) -> str:
+    """Says, at the first step of a window, what is done.
+
+    Args:
+        step: The step.
+        end: The step before which the window ends.
+        domains: The domains, and where they come from, in words.
+        candidates: How many candidates a step tries at most.
+        moved: How many parameters are moved.
+
+    Returns:
+        The line.
+    """
+    return (
+        f"searching steps {step} to {(end or 0) - 1} for agreement of {domains}, at most "
+        f"{candidates} candidates a step, moving {moved:,} parameters"
+    )
 
 
 def closing_lines(

@@ -2,21 +2,27 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from gga_lightning.alignment import Acceptance, Guided, Proposal
+from gga_lightning.alignment.score import check_objective
 from gga_lightning.probing.source import LossSource
 
 __all__ = [
     "ParameterChoice",
     "check_integer",
+    "check_moved",
     "check_parameters",
+    "check_search",
     "check_settings",
     "check_setup",
     "check_window",
@@ -73,6 +79,40 @@ def check_settings(
             "`split` must be a key or index of the batch, or a callable (batch) -> mapping of "
             f"domain names to domain batches, got {split!r}."
         )
+
+
+def check_search(search: Any) -> None:
+    """Checks the settings of a search.
+
+    Args:
+        search: The :class:`GradientGuidedAnnealing`.
+
+    Raises:
+        ValueError: If one of its attributes is out of range.
+    """
+    check_integer("num_candidates", search.num_candidates, 1)
+    if not isinstance(search.proposal, Proposal):
+        raise ValueError(
+            f"`proposal` must be a Proposal, such as Walk(1e-5), got {search.proposal!r}."
+        )
+    if isinstance(search.proposal, Guided) and not search.fixed_dropout:
+        raise ValueError(
+            "`fixed_dropout` must be True with a Guided proposal, which takes differences of "
+            "gradients that new dropout masks would drown, got False."
+        )
+    if not isinstance(search.acceptance, Acceptance):
+        raise ValueError(
+            f"`acceptance` must be an acceptance, such as Greedy(0.1), got {search.acceptance!r}."
+        )
+    if search.radius_schedule not in ("constant", "linear"):
+        raise ValueError(
+            f"`radius_schedule` must be 'constant' or 'linear', got {search.radius_schedule!r}."
+        )
+    check_objective(search.objective)
+    if search.patience is not None:
+        check_integer("patience", search.patience, 1)
+    if search.precision not in ("float32", "trainer"):
+        raise ValueError(f"`precision` must be 'float32' or 'trainer', got {search.precision!r}.")
 
 
 def check_parameters(choice: Any) -> None:
@@ -165,6 +205,30 @@ def check_setup(
         raise MisconfigurationException(
             f"{name} needs parameters with values, but `{lazy[0]}` gets its shape from the first "
             "batch. Run the module on a batch before training."
+        )
+
+
+def check_moved(callback: Any, chosen: Sequence[nn.Parameter], proposal: Proposal) -> None:
+    """Checks the parameters that a search moves.
+
+    Args:
+        callback: The callback, with its ``parameters``.
+        chosen: The parameters.
+        proposal: The proposal, for the warning of parameters in half precision.
+
+    Raises:
+        MisconfigurationException: If some are complex.
+    """
+    name = type(callback).__name__
+    if not all(param.is_floating_point() for param in chosen):
+        raise MisconfigurationException(
+            f"{name} moves real parameters, but `parameters={callback.parameters!r}` selects "
+            "complex ones. Select others."
+        )
+    if half := {p.dtype for p in chosen if p.dtype in (torch.float16, torch.bfloat16)}:
+        rank_zero_warn(
+            f"{name}: the parameters are {half.pop()}, in which small moves are rounded away "
+            f"({proposal} at most). Use mixed precision instead, which keeps them in float32."
         )
 
 

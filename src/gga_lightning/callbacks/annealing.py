@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gga_lightning.alignment import (
@@ -22,13 +20,13 @@ from gga_lightning.alignment import (
     Walk,
     annealing_search,
 )
-from gga_lightning.alignment.score import check_objective
 from gga_lightning.callbacks._base import DomainGradientCallback
 from gga_lightning.callbacks._moves import PendingTransfer, copies, named_trainable, scramble
 from gga_lightning.callbacks._progress import SearchProgress
 from gga_lightning.callbacks._reader import StepStart
-from gga_lightning.callbacks._records import SearchRecord, closing_lines, last_share
-from gga_lightning.callbacks._setup import ParameterChoice, check_integer
+from gga_lightning.callbacks._records import SearchRecord, closing_lines, entry_line, last_share
+from gga_lightning.callbacks._resolution import Resolution, measure_resolution, resolution_lines
+from gga_lightning.callbacks._setup import ParameterChoice, check_integer, check_moved, check_search
 from gga_lightning.probing import DomainLoss, Split
 from gga_lightning.probing.probe import Probe
 
@@ -55,12 +53,17 @@ class GradientGuidedAnnealing(DomainGradientCallback):
       reproduces this.
     * Evaluations run on a copy of the module, so that BatchNorm's running statistics and
       everything else stay unchanged (docs/guarantees.md).
-    * Everything is computed in full float32, also under mixed precision.
+    * Everything is computed in full float32, also under mixed precision, unless
+      ``precision="trainer"``. In TF32, PyTorch's default for convolutions on NVIDIA GPUs, rounding
+      errors are larger than what the cosine changes at the published radius.
+
+    At the window's first and last step, float64 copies show how far rounding errors
+    (``gga/resolution``) reach beside true changes of the objective (``gga/true_change``).
 
     Logged at each searched step: ``gga/min_cosine_start``, ``gga/min_cosine_end``, ``gga/gain``,
     ``gga/accepted``, ``gga/loss_change``, ``gga/seconds``, and with ``measure_transfer=True``
-    ``gga/transfer`` a step later. All searched steps are kept in :attr:`records`, which
-    checkpoints hold too.
+    ``gga/transfer`` a step later. All searched steps are kept in :attr:`records`, measurements of
+    rounding errors in :attr:`resolutions`; checkpoints hold both.
 
     Source: Ballas & Diou, "Gradient-Guided Annealing for Domain Generalization", CVPR 2025,
     arXiv 2502.20162.
@@ -70,7 +73,6 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         trainer = Trainer(callbacks=[GradientGuidedAnnealing()])
     """
 
-    full_precision = True
     label = "GGA"
     controls = ("scramble", "shuffle_domains")
 
@@ -89,6 +91,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         fixed_dropout: bool = True,
         measure_transfer: bool = False,
         every_n_steps: int = 1,
+        precision: Literal["float32", "trainer"] = "float32",
         parameters: ParameterChoice | None = None,
         domain_loss: DomainLoss | None = None,
         split: Split | None = None,
@@ -117,13 +120,14 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 search never saw, for two candidates' time a step and two copies of the
                 parameters. The gain on the search's own batch is in part luck with it.
             every_n_steps: Search only every so many steps of the window.
+            precision: ``"float32"``, or ``"trainer"`` for what the Trainer and PyTorch are set
+                to, such as bfloat16 or TF32: faster on a GPU, and enough for guided steps.
             parameters: Which parameters are moved: a regular expression for the start of their
                 names, or a callable ``(name, parameter) -> bool``. Default: those of the module's
                 ``featurizer`` if it has one, as in the paper's code, else all. Gradients are
                 taken for all trainable parameters in any case.
             domain_loss: A callable ``(module, domain_batch) -> loss``. Default: the module's
-                ``domain_loss(domain_batch)``, else its ``training_step`` on the domain's part of
-                the batch.
+                ``domain_loss(domain_batch)``, else its ``training_step`` on the domain's part.
             split: Where the batch has its domain labels (a key or an index), or a callable that
                 turns it into a mapping of domain names to domain batches. Default: see
                 :class:`gga_lightning.probing.Splitter`.
@@ -144,27 +148,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             seed=seed,
         )
         check_integer("end_step", end_step, 1)  # this window has an end
-        check_integer("num_candidates", num_candidates, 1)
-        if not isinstance(proposal, Proposal):
-            raise ValueError(
-                f"`proposal` must be a Proposal, such as Walk(1e-5), got {proposal!r}."
-            )
-        if isinstance(proposal, Guided) and not fixed_dropout:
-            raise ValueError(
-                "`fixed_dropout` must be True with a Guided proposal, which takes differences of "
-                "gradients that new dropout masks would drown, got False."
-            )
-        if not isinstance(acceptance, Acceptance):
-            raise ValueError(
-                f"`acceptance` must be an acceptance, such as Greedy(0.1), got {acceptance!r}."
-            )
-        if radius_schedule not in ("constant", "linear"):
-            raise ValueError(
-                f"`radius_schedule` must be 'constant' or 'linear', got {radius_schedule!r}."
-            )
-        check_objective(objective)
-        if patience is not None:
-            check_integer("patience", patience, 1)
+        self.precision = precision
+        self.full_precision = precision == "float32"
         self.proposal = proposal
         self.num_candidates = num_candidates
         self.radius_schedule = radius_schedule
@@ -173,7 +158,9 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self.patience = patience
         self.fixed_dropout = fixed_dropout
         self.measure_transfer = measure_transfer
+        check_search(self)
         self.records: list[SearchRecord] = []
+        self.resolutions: list[Resolution] = []
         self._pending: PendingTransfer | None = None
         self._same_samples = 0  # how often the next batch held the samples of the search's own
         self._progress = SearchProgress()
@@ -184,35 +171,22 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         return self._generate_state_key(start_step=self.start_step, end_step=self.end_step)
 
     def should_search(self, step: int) -> bool:
-        """Decides whether a step is searched. Override it for another schedule.
+        """Decides whether to search before a step. Override it for another schedule.
 
         Args:
             step: The optimizer step, counted from 0.
 
         Returns:
-            Whether to search before this step; must be the same on all ranks.
+            Whether to search; must be the same on all ranks.
         """
         return super()._acts_at(step)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins: checks the parameters to move."""
         super().on_fit_start(trainer, pl_module)
-        chosen = self._chosen(pl_module)
-        if not all(param.is_floating_point() for param in chosen):
-            raise MisconfigurationException(
-                f"{type(self).__name__} moves real parameters, but `parameters="
-                f"{self.parameters!r}` selects complex ones. Select others."
-            )
-        if half := {p.dtype for p in chosen if p.dtype in (torch.float16, torch.bfloat16)}:
-            rank_zero_warn(
-                f"{type(self).__name__}: the parameters are {half.pop()}, in which small moves "
-                f"are rounded away ({self.proposal} at most). Use mixed precision instead, which "
-                "keeps them in float32."
-            )
+        check_moved(self, self._chosen(pl_module), self.proposal)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when training ends: sums up the window, if that was not done before."""
-        super().on_train_end(trainer, pl_module)
+    def _leave(self) -> None:
         self._progress.close()
 
     def _acts_at(self, step: int) -> bool:
@@ -223,6 +197,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
 
     def _restart(self, step: int) -> None:
         self.records = [record for record in self.records if record.step < step]
+        self.resolutions = [found for found in self.resolutions if found.step < step]
         self._pending = None
         self._same_samples = 0
 
@@ -257,9 +232,10 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         self._report(start, {"gga/transfer": transfer})
 
     def _act(self, start: StepStart) -> None:
-        """Searches, and takes note of what came of it."""
-        began = time.monotonic()
+        """Searches, and keeps a record."""
         params = self._chosen(start.module)
+        self._measure_resolution(start, params)
+        began = time.monotonic()
         before = {}
         if self.measure_transfer or self.control == "scramble":
             before = copies(named_trainable(start.module))
@@ -289,6 +265,23 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             after = copies(named_trainable(start.module)) if result.accepted else {}
             self._pending = PendingTransfer(start.step, samples, before if after else {}, after)
         self._record(start, result, time.monotonic() - began)
+
+    def _measure_resolution(self, start: StepStart, params: list[nn.Parameter]) -> None:
+        """Measures rounding errors at the first and the last step of the window."""
+        if self.resolutions and self._steps_left(start.trainer, start.step) != 1:
+            return
+        found = measure_resolution(
+            self._reader,
+            start,
+            self._compared(start.module),
+            params,
+            proposal=self._proposal_at(start.step),
+            objective=self.objective,
+            generators=(self._generator(start.step, use="resolution"), self._shuffle(start)),
+        )
+        self.resolutions.append(found)
+        if found.points:
+            self._report(start, {"gga/resolution": found.error, "gga/true_change": found.change})
 
     def _search(self, start: StepStart, probe: Probe, params: list[nn.Parameter]) -> SearchResult:
         """Searches, and moves the parameters to where the domains agree best."""
@@ -324,23 +317,21 @@ class GradientGuidedAnnealing(DomainGradientCallback):
 
     def _entry(self, domains: str, start: StepStart) -> str:
         moved = sum(param.numel() for param in self._chosen(start.module))
-        return (
-            f"searching steps {start.step} to {(self.end_step or 0) - 1} for agreement of "
-            f"{domains}, at most {self.num_candidates} candidates a step, moving {moved:,} "
-            "parameters"
-        )
+        return entry_line(start.step, self.end_step, domains, self.num_candidates, moved)
 
     def _closing(self, step: int) -> Iterator[str]:
         window = f"steps {self.start_step} to {(self.end_step or 0) - 1}; training is at {step}"
         yield from closing_lines(
             self.records, self._skipped, self._same_samples, self.objective, window
         )
+        yield from resolution_lines(self.resolutions, self.records, self.objective)
 
     def _state(self) -> dict[str, Any]:
         return {
             "records": [tuple(record) for record in self.records],
             "pending": None if self._pending is None else tuple(self._pending),
             "same_samples": self._same_samples,
+            "resolutions": [tuple(found) for found in self.resolutions],
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:
@@ -348,3 +339,4 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         pending = state["pending"]
         self._pending = None if pending is None else PendingTransfer(*pending)
         self._same_samples = state["same_samples"]
+        self.resolutions = [Resolution(*found) for found in state["resolutions"]]

@@ -127,4 +127,5 @@ def search_summary(search: GradientGuidedAnnealing) -> dict[str, Any]:
         "mean_transfer": math.fsum(transfers) / len(transfers) if transfers else None,
         "seconds": math.fsum(record.seconds for record in records),
         "window": [search.start_step, search.end_step],
+        "resolution": [found._asdict() for found in search.resolutions],
     }

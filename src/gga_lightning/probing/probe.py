@@ -88,6 +88,11 @@ class Probe(DomainEvaluator):
         here = sum(content_sum(part) for part in self._inputs.values())
         return here if self._reduce is None else sum(_gather(here))
 
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether an evaluation has drawn random numbers."""
+        return self._sandbox.draws_random_numbers
+
     def around(self, index: int) -> AbstractContextManager[Any]:
         """Evaluates a domain in the sandbox; see :meth:`DomainEvaluator.around`."""
         name = self.domains[index]

@@ -3,12 +3,13 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Generator, Hashable
+from collections.abc import Generator, Hashable, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from gga_lightning.probing.loggers import Silence, silent_logger
 from gga_lightning.probing.precision import full_precision
@@ -52,6 +53,7 @@ class Sandbox:
         full_precision: bool = False,
         redraw_randomness: bool = False,
         trial: bool = False,
+        double: bool = False,
     ) -> None:
         """Sets how to evaluate.
 
@@ -65,6 +67,8 @@ class Sandbox:
                 the like. Otherwise runs of the same kind draw the same.
             trial: Whether this is the first evaluation of the fit, which fills ``known``. The
                 sandbox can then be entered several times, until :meth:`discard`.
+            double: Whether parameters, buffers and whatever the module makes are float64. The
+                parameters are then copies: take gradients for those that :meth:`own` gives.
         """
         self._trainer = trainer
         self._original = pl_module
@@ -72,6 +76,8 @@ class Sandbox:
         self._full_precision = full_precision
         self._redraw = redraw_randomness
         self._trial = trial
+        self._double = double
+        self._doubles: dict[int, Tensor] = {}
         self._stack = contextlib.ExitStack()
         self._twin: Twin | None = None
         self._instead: dict[int, Any] = {}
@@ -91,7 +97,10 @@ class Sandbox:
                 warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             stack.enter_context(torch.enable_grad())
             stack.enter_context(trainer.precision_plugin.train_step_context())
-            if self._full_precision:
+            if self._double:
+                stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+                torch.set_default_dtype(torch.float64)
+            if self._full_precision or self._double:
                 stack.enter_context(full_precision(device))
             if "torch._dynamo" in sys.modules:
                 # Compiled code that sees other shapes is compiled again. The training step might
@@ -171,6 +180,22 @@ class Sandbox:
             "domain_batch) -> loss that does not change it."
         )
 
+    def own(self, params: Sequence[Tensor]) -> list[Tensor]:
+        """Finds what stands for the module's parameters in here.
+
+        Args:
+            params: Parameters of the module.
+
+        Returns:
+            Their float64 copies under ``double``, else the parameters themselves.
+        """
+        return [self._doubles.get(id(param), param) for param in params]
+
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether a run has drawn random numbers, as far as runs of a kind draw the same."""
+        return any(self._draws.values())
+
     @property
     def has_large(self) -> bool:
         """Whether the module has large tensors or arrays, beside its parameters."""
@@ -205,12 +230,18 @@ class Sandbox:
         optimizers = self._trainer.optimizers
         schedules = [config.scheduler for config in self._trainer.lr_scheduler_configs]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        if self._double:
+            self._doubles = _doubled(self._original)
         twin = Twin(
             self._original,
             self._known,
             optimized={id(param) for group in groups for param in group["params"]},
             trial=self._trial,
-            instead=self._instead | {id(part): part for part in (*optimizers, *schedules)},
+            instead={
+                **self._instead,
+                **{id(part): part for part in (*optimizers, *schedules)},
+                **self._doubles,
+            },
         )
         globally = global_random_states(self._original.device)
         self._random: list[Access] = [*globally, *twin.random_states]
@@ -218,6 +249,17 @@ class Sandbox:
         self._memories = [param.detach() for _, param in self._shared]
         self.module: Any = twin.module
         return twin
+
+
+def _doubled(module: torch.nn.Module) -> dict[int, Tensor]:
+    """Float64 copies of a module's parameters and buffers, by the ids of the originals."""
+    copies: dict[int, Tensor] = {
+        id(param): torch.nn.Parameter(param.detach().double(), param.requires_grad)
+        for param in module.parameters()
+        if param.is_floating_point()
+    }
+    floats = (buffer for buffer in module.buffers() if buffer.is_floating_point())
+    return copies | {id(buffer): buffer.detach().double() for buffer in floats}
 
 
 def _restore(space: dict[str, Any], saved: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "copy_containers",
     "count_samples",
     "deal",
+    "in_double",
     "leaves",
 ]
 
@@ -210,6 +211,23 @@ def content_sum(batch: Any) -> int:
     if isinstance(batch, str | int | float):
         return zlib.crc32(str(batch).encode())
     return sum(content_sum(child) for child in _children(batch) or [])
+
+
+def in_double(batch: Any) -> Any:
+    """Converts the floating point numbers in a batch's tensors and arrays to float64.
+
+    Args:
+        batch: A tree.
+
+    Returns:
+        A batch of the same structure. Entries without such numbers are the same objects.
+    """
+    if isinstance(batch, Tensor):
+        return batch.double() if batch.is_floating_point() else batch
+    if isinstance(batch, np.ndarray):
+        return batch.astype(np.float64) if batch.dtype.kind == "f" else batch
+    children = _children(batch)
+    return batch if children is None else _rebuild(batch, [in_double(c) for c in children])
 
 
 def leaves(batch: Any) -> Iterator[Any]:

@@ -103,6 +103,7 @@ class Twin(Copier):
             for name, param in module.named_parameters()
             if param.requires_grad
             and id(param) not in known.averaged
+            and id(param) not in (instead or {})
             and (id(param) in optimized or not trial)
         }
         super().__init__(instead or {}, [p for p in module.parameters() if id(p) in shared])
