@@ -586,6 +586,7 @@ class TestTerminal:
         "batch's keys; losses by `Classifier.training_step`), at most 20 candidates a step, "
         "moving 176 parameters.",
         "GGA: searched 3 steps in ",
+        "GGA: at this radius the min cosine changes by ",
     )
 
     @pytest.mark.parametrize("bar", ["tqdm", "rich"])
@@ -598,10 +599,10 @@ class TestTerminal:
         for line in self.LINES:
             assert output.count(line) == 1
 
-    def test_two_lines_without_a_bar(self, caplog):
+    def test_three_lines_without_a_bar(self, caplog):
         run(search())
         lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("GGA")]
-        assert [line.startswith(start) for line, start in zip(lines, self.LINES, strict=True)]
+        assert all(line.startswith(start) for line, start in zip(lines, self.LINES, strict=True))
 
     def test_closing_line_says_what_happened(self, caplog):
         gga = search()

@@ -58,7 +58,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
       errors are larger than what the cosine changes at the published radius.
 
     At the window's first and last step, float64 copies show how far rounding errors
-    (``gga/resolution``) reach beside true changes of the objective (``gga/true_change``).
+    (``gga/resolution``) reach beside true changes of the objective (``gga/true_change``). Guided
+    steps in float32, whose changes are far larger, are not measured.
 
     Logged at each searched step: ``gga/min_cosine_start``, ``gga/min_cosine_end``, ``gga/gain``,
     ``gga/accepted``, ``gga/loss_change``, ``gga/seconds``, and with ``measure_transfer=True``
@@ -268,6 +269,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
 
     def _measure_resolution(self, start: StepStart, params: list[nn.Parameter]) -> None:
         """Measures rounding errors at the first and the last step of the window."""
+        if isinstance(self.proposal, Guided) and self.full_precision:
+            return  # its gains are thousands of times as large, and its few candidates cost less
         if self.resolutions and self._steps_left(start.trainer, start.step) != 1:
             return
         found = measure_resolution(
