@@ -115,7 +115,7 @@ def plot(rows, path):
     axes.set_yscale("log")
     axes.set_xticks([index + 0.4 - width / 2 for index in range(len(models))], models)
     axes.set_ylabel("change of the lowest cosine")
-    axes.legend(fontsize="small", ncols=2)
+    figure.legend(fontsize="small", ncols=3, loc="outside upper center")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
