@@ -34,15 +34,17 @@ class Resolution(NamedTuple):
     Attributes:
         step: The optimizer step at which it was measured.
         change: The true change between the present point and one drawn at the search's radius,
-            computed in float64: root mean square over the points. In units of a cosine.
-        error: The error of the search's own change: root mean square over the points.
+            computed in float64: root mean square over the points. In units of a cosine. None
+            without points.
+        error: The error of the search's own change: root mean square over the points. None
+            without points.
         points: How many points were drawn; 0 if nothing could be measured.
         reason: Why there are fewer points than usual; None if there are not.
     """
 
     step: int
-    change: float = math.nan
-    error: float = math.nan
+    change: float | None = None
+    error: float | None = None
     points: int = 0
     reason: str | None = None
 
@@ -154,8 +156,8 @@ def overall(measured: Sequence[Resolution]) -> tuple[float, float]:
         Change and error, root mean square over all their points.
     """
     total = sum(found.points for found in measured)
-    change = sum(found.points * found.change**2 for found in measured)
-    error = sum(found.points * found.error**2 for found in measured)
+    change = sum(found.points * (found.change or 0.0) ** 2 for found in measured)
+    error = sum(found.points * (found.error or 0.0) ** 2 for found in measured)
     return math.sqrt(change / total), math.sqrt(error / total)
 
 

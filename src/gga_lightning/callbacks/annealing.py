@@ -283,7 +283,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             generators=(self._generator(start.step, use="resolution"), self._shuffle(start)),
         )
         self.resolutions.append(found)
-        if found.points:
+        if found.change is not None and found.error is not None:
             self._report(start, {"gga/resolution": found.error, "gga/true_change": found.change})
 
     def _search(self, start: StepStart, probe: Probe, params: list[nn.Parameter]) -> SearchResult:
