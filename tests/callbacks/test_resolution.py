@@ -141,17 +141,17 @@ class Single(Plain):
     ("kind", "reason"),
     [
         (Draws, "draws random numbers"),
-        (Constant, "same dtype"),
+        (Constant, "float"),  # in words that differ between versions of torch
         (Single, "float32 only"),
     ],
 )
 def test_what_cannot_be_measured_is_said_and_searched_as_ever(kind, reason, caplog):
     torch.manual_seed(1)
     gga = searched(kind())
-    assert all(found.points == 0 and reason in found.reason for found in gga.resolutions)
+    assert all(found.points == 0 and reason in found.reason.lower() for found in gga.resolutions)
     lines = [r.getMessage() for r in caplog.records if "not measured" in r.getMessage()]
     assert len(lines) == 1
-    assert reason in lines[0]
+    assert reason in lines[0].lower()
     assert len(gga.records) == 3
 
 
