@@ -26,8 +26,8 @@ class LinearProbe(Callback):
 
     The backward pass still goes through the whole network, so a step costs as much as any other.
     In return it works with every strategy, and other callbacks see all gradients. Only the
-    optimizers' steps are held back: not what a module's own code writes into the weights (Fish and
-    MLDG do), nor the moves of a search. Begin a search at ``end_step``.
+    optimizers' steps are held back: not what a module's own code writes into the weights (as Fish
+    does), nor the moves of a search. Begin a search at ``end_step``.
 
     Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution", ICLR 2022. There the classifier is trained to the end before fine-tuning
