@@ -1,8 +1,6 @@
 """Emoji as features of a frozen pretrained network, so that a step takes milliseconds.
 
-    PYTHONPATH=benchmarks gga-train --config-dir benchmarks/conf sweep=effect_features
-
-docs/effect_emoji.md has what came of it.
+PYTHONPATH=benchmarks gga-train --config-dir benchmarks/conf sweep=effect_features
 """
 
 from functools import cache
@@ -22,22 +20,21 @@ class EmojiFeatures:
     input_shape = (1280,)
 
     def __init__(self):
-        emoji = Emoji()
-        self.classes, self.num_classes = emoji.classes, emoji.num_classes
-        self.domains = {}
-        for style, pictures in emoji.domains.items():
-            self.domains[style] = TensorDataset(_features()[style], pictures.targets)
-            self.domains[style].groups = pictures.groups
+        self.classes, self.domains = _features()
+        self.num_classes = len(self.classes)
 
 
 @cache  # once in a process, which has many jobs
 def _features():
-    emoji, size = Emoji(image_size=128), 128
-    network = EfficientNetLite0((3, size, size)).eval()
-    found = {}
+    """The classes, and style to features, targets and groups."""
+    emoji = Emoji(image_size=128)
+    network = EfficientNetLite0(emoji.input_shape).eval()
+    domains = {}
     with torch.no_grad():
         for style, pictures in emoji.domains.items():
             images = torch.stack([emoji.eval_transform(image) for image in pictures.images])
             parts = to_float(images, *network.normalization).split(128)
-            found[style] = torch.cat([network(part) for part in parts])
-    return found
+            features = torch.cat([network(part) for part in parts])
+            domains[style] = TensorDataset(features, pictures.targets)
+            domains[style].groups = pictures.groups
+    return emoji.classes, domains

@@ -172,3 +172,13 @@ def test_a_choice_that_is_none(choice):
 def test_a_choice_that_selects_nothing():
     with pytest.raises(MisconfigurationException, match=r"selects none.*'featurizer.0.weight'"):
         fitted(Classifier(), LinearProbe(5, parameters="backbone"))
+
+
+def test_modes_are_put_back_after_a_skipped_batch():
+    class Skips(Classifier):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if self.trainer.global_step == 1 else None  # ends the epoch
+
+    module = Skips()
+    fitted(module, LinearProbe(5), max_steps=-1, max_epochs=1)
+    assert all(part.training for part in module.modules())

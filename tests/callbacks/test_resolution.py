@@ -137,6 +137,11 @@ class Single(Plain):
         return super().training_step(batch, batch_idx)
 
 
+def test_random_numbers_are_found_where_each_run_draws_its_own():
+    gga = searched(Draws(), fixed_dropout=False)
+    assert all("draws random numbers" in found.reason for found in gga.resolutions)
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -185,8 +190,8 @@ def test_a_guided_step_is_measured_at_its_own_length():
     assert searched(Plain(), proposal=Guided(0.01, relative=True)).resolutions == []
 
 
-def test_measuring_moves_nothing_and_draws_nothing():
-    def run(measures, monkeypatch):
+def test_measuring_moves_nothing_and_draws_nothing(monkeypatch):
+    def run(measures):
         with monkeypatch.context() as patch:
             if not measures:
                 patch.setattr(GradientGuidedAnnealing, "_measure_resolution", lambda *_: None)
@@ -195,8 +200,7 @@ def test_measuring_moves_nothing_and_draws_nothing():
             gga = searched(module, proposal=Walk(0.01))
             return module.state_dict(), [r._replace(seconds=0.0) for r in gga.records]
 
-    monkeypatch = pytest.MonkeyPatch()
-    (weights, records), (others, other_records) = (run(m, monkeypatch) for m in (True, False))
+    (weights, records), (others, other_records) = run(True), run(False)
     assert records == other_records
     assert same(weights, others)
 

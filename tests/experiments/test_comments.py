@@ -30,16 +30,16 @@ PICTURES = (
 
 # option and setting: the overrides that its comment gives rise to
 RUN = {
-    "annealing/voting vote": [(*SEARCH[:1], "annealing=voting", "annealing.vote=snr")],
+    "annealing/voting vote": [("data=toy", "annealing=voting", "annealing.vote=snr")],
     "annealing/voting control": [
-        (*SEARCH[:1], "annealing=voting", "annealing.control=shuffle_domains")
+        ("data=toy", "annealing=voting", "annealing.control=shuffle_domains")
     ],
     "annealing/gga_l modulation": [
-        (*SEARCH[:1], "annealing=gga_l", f"annealing.modulation={value}")
+        ("data=toy", "annealing=gga_l", f"annealing.modulation={value}")
         for value in ("constant", "agreement")
     ],
     "annealing/gga_l control": [
-        (*SEARCH[:1], "annealing=gga_l", "annealing.control=shuffle_domains")
+        ("data=toy", "annealing=gga_l", "annealing.control=shuffle_domains")
     ],
     "annealing/gga control": [
         ("annealing=gga", *SEARCH, f"annealing.control={value}")
@@ -139,6 +139,7 @@ TOLD = {
     *("annealing/voting end_step", "annealing/gga_guided radius", "annealing/gga_climb radius"),
     *("algorithm/arm input_shape", "algorithm/dann num_domains", "callbacks/ema decay"),
     *("callbacks/linear_probe end_step", "data/emoji max_steps"),
+    "callbacks/ema update_starting_at_step",
     "backbone/efficientnet_lite0 lr_factor",
     *("data/emoji holdout_fraction", "data/* batch_size", "data/* steps_per_epoch"),
     "data/* root",  # test_required

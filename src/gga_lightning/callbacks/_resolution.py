@@ -57,7 +57,8 @@ def measure_resolution(
     *,
     proposal: Proposal,
     objective: Objective,
-    generators: Sequence[torch.Generator | None],
+    draw: torch.Generator,
+    shuffle: torch.Generator | None,
 ) -> Resolution:
     """Measures, on a batch, the rounding error of changes of the objective.
 
@@ -72,16 +73,14 @@ def measure_resolution(
         params: The parameters that the search moves. They end where they are.
         proposal: The search's proposal, for its radius.
         objective: Which of the pairwise cosines counts.
-        generators: A CPU generator for the points, and one that shuffles domains, or None; of
-            the latter only the state is used.
+        draw: A CPU generator for the points.
+        shuffle: If given, deals the samples out to the domains at random. It is not advanced.
 
     Returns:
         What was found.
     """
     if start.trainer.world_size > 1:
         return Resolution(start.step, reason="there are several processes")
-    draw, shuffle = generators
-    assert draw is not None
     before = [param.detach().clone() for param in params]
     found: list[tuple[float, float]] = []
     reason = None
@@ -203,7 +202,8 @@ def _move(
     else:
         radii = proposal.radii(before)
     for param, value, radius in zip(params, before, radii, strict=True):
-        noise = uniform_noise(value.cpu(), radius, generator)
+        # on the CPU, for the same points on every device
+        noise = uniform_noise(torch.empty_like(value, device="cpu"), radius, generator)
         param.copy_(value + noise.to(value))
 
 

@@ -280,7 +280,8 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             params,
             proposal=self._proposal_at(start.step),
             objective=self.objective,
-            generators=(self._generator(start.step, use="resolution"), self._shuffle(start)),
+            draw=self._generator(start.step, use="resolution"),
+            shuffle=self._shuffle(start),
         )
         self.resolutions.append(found)
         if found.change is not None and found.error is not None:

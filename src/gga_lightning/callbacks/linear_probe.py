@@ -25,7 +25,7 @@ class LinearProbe(Callback):
     ``end_step`` the optimizers forget their state (such as Adam's moments).
 
     The backward pass still goes through the whole network, so a step costs as much as any other.
-    In return it works with every strategy, and other callbacks see all gradients. Only the
+    In return it works under DDP too, and other callbacks see all gradients. Only the
     optimizers' steps are held back: not what a module's own code writes into the weights (as Fish
     does), nor the moves of a search. Begin a search at ``end_step``.
 
@@ -104,6 +104,10 @@ class LinearProbe(Callback):
         if self._step < self.end_step:
             for param in self._held(pl_module):
                 param.grad = None
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when training ends, perhaps within a batch that was skipped: puts modes back."""
+        self._put_back()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

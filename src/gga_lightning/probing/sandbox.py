@@ -42,6 +42,7 @@ class Sandbox:
     Attributes:
         module: The module to run instead of the original.
         part: The copy of the batch to run it on, inside :meth:`run`.
+        draws_random_numbers: Whether a run has drawn random numbers.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Sandbox:
         self._twin: Twin | None = None
         self._instead: dict[int, Any] = {}
         self.part: Any = None
+        self.draws_random_numbers = False
         self._parts: dict[Hashable, Any] = {}
         self._draws: dict[Hashable, list[tuple[Any, Any]]] = {}
 
@@ -164,11 +166,13 @@ class Sandbox:
         if self._trial:
             twin.learn()
         if first:
-            self._draws[kind] = [
+            drawn = [
                 (put, state)
                 for (get, put), state in zip(self._random, drawn_from, strict=True)
-                if not self._redraw and not same_random_state(get(), state)
+                if not same_random_state(get(), state)
             ]
+            self.draws_random_numbers |= bool(drawn)
+            self._draws[kind] = [] if self._redraw else drawn
 
     def _refuse_parameter_change(self, name: str) -> None:
         for (_, param), memory in zip(self._shared, self._memories, strict=True):
@@ -190,11 +194,6 @@ class Sandbox:
             Their float64 copies under ``double``, else the parameters themselves.
         """
         return [self._doubles.get(id(param), param) for param in params]
-
-    @property
-    def draws_random_numbers(self) -> bool:
-        """Whether a run has drawn random numbers, as far as runs of a kind draw the same."""
-        return any(self._draws.values())
 
     @property
     def has_large(self) -> bool:
