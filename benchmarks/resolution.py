@@ -4,6 +4,7 @@
     python benchmarks/resolution.py --models resnet18 --radius 1e-4
     python benchmarks/resolution.py --device cuda             # with the GPU's own TF32
     python benchmarks/resolution.py --plot resolution.png
+    python benchmarks/resolution.py --guided                  # what guided steps gain instead
 
 For each model and each arithmetic it prints the change of the lowest cosine between the present
 point and points drawn at the search's radius (computed in float64, root mean square), and the
@@ -12,6 +13,9 @@ the error is the larger one, a search selects rounding errors and not agreement.
 
 On a CPU, TF32 is emulated: what convolutions and matrix products take is rounded to 10 bits, in the
 forward and in the backward pass. `tf32 convolutions` is PyTorch's default on NVIDIA GPUs.
+
+With `--guided`, it prints what a guided step of relative length 0.01 gains where its direction and
+its score are computed in each arithmetic.
 """
 
 import argparse
@@ -26,7 +30,7 @@ from models import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from gga_lightning import Ball, GradientGuidedAnnealing
+from gga_lightning import Ball, GradientGuidedAnnealing, Guided
 
 CONVOLUTIONS = ("convolution", "convolution_backward")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
@@ -69,12 +73,12 @@ def arithmetic(name, device):
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def measure(model, name, radius, device, seed):
-    """One measurement, of three points, by the callback in a Trainer."""
+def callback_of(model, name, device, seed, **settings):
+    """A search of one step in a Trainer, which computes in an arithmetic."""
     torch.manual_seed(seed)
-    gga = GradientGuidedAnnealing(
-        0, 1, proposal=Ball(radius), num_candidates=1, precision="trainer", seed=seed
-    )
+    gga = GradientGuidedAnnealing(0, 1, precision="trainer", seed=seed, **settings)
+    if isinstance(gga.proposal, Guided):
+        gga._measure_resolution = lambda *_: None
     trainer = Trainer(
         max_steps=1,
         accelerator="gpu" if device == "cuda" else "cpu",
@@ -89,10 +93,31 @@ def measure(model, name, radius, device, seed):
     module, batch = model.module(), model.batch("cpu")
     with arithmetic(name, device):
         trainer.fit(module, DataLoader([batch], batch_size=None))
+    return gga
+
+
+def measure(model, name, radius, device, seed):
+    """One measurement, of three points, by the callback in a Trainer."""
+    gga = callback_of(model, name, device, seed, proposal=Ball(radius), num_candidates=1)
     [found] = gga.resolutions
     if not found.points:
         raise RuntimeError(found.reason)
     return found
+
+
+def guided(options):
+    """The gain of a guided step, mean over the seeds, and that in float32."""
+    print(f"torch {torch.__version__}, {options.device}, {options.rounds} seeds\n")
+    print(f"{'model':10} {'arithmetic':18} {'gain':>9} {'standard error':>15}")
+    settings = {"proposal": Guided(0.01, relative=True), "num_candidates": 10}
+    for model in options.models:
+        for name in ARITHMETICS:
+            gains = [
+                callback_of(MODELS[model], name, options.device, seed, **settings).records[0].gain
+                for seed in range(options.rounds)
+            ]
+            error = statistics.stdev(gains) / len(gains) ** 0.5
+            print(f"{model:10} {name:18} {statistics.fmean(gains):+9.4f} {error:15.4f}", flush=True)
 
 
 def plot(rows, path):
@@ -127,9 +152,13 @@ def main():
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=2, help="seeds, of three points each")
     parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--guided", action="store_true", help="gains of guided steps")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    if options.guided:
+        guided(options)
+        return
     print(f"torch {torch.__version__}, {options.device}, radius {options.radius:g}\n")
     print(f"{'model':10} {'arithmetic':18} {'true change':>12} {'error':>9} {'error/change':>13}")
     rows = []

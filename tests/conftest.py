@@ -12,6 +12,13 @@ import torch
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no NVIDIA GPU"))
+
+
 @pytest.fixture(autouse=True)
 def _fresh_randomness():
     torch.manual_seed(0)

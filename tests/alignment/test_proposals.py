@@ -3,37 +3,12 @@ import math
 import pytest
 import torch
 
-from gga_lightning.alignment.proposals import (
-    Ball,
-    Climb,
-    Guided,
-    Place,
-    Proposal,
-    Walk,
-    uniform_noise,
-)
+from gga_lightning.alignment.place import Place
+from gga_lightning.alignment.proposals import Ball, Climb, Guided, Proposal, Walk
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def test_noise_fills_its_box():
-    noise = uniform_noise(torch.zeros(100_000), 0.5, generator())
-    assert noise.abs().max() <= 0.5
-    assert abs(noise.mean()) < 0.01
-    assert noise.std().item() == pytest.approx(0.5 / math.sqrt(3), rel=0.01)
-
-
-def test_noise_repeats_from_its_seed():
-    draws = [uniform_noise(torch.zeros(5), 1.0, generator(seed)) for seed in (3, 3, 4)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-
-
-def test_noise_keeps_the_memory_format():
-    param = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    assert uniform_noise(param, 1.0, generator()).stride() == param.stride()
 
 
 @pytest.mark.parametrize("kind", [Walk, Ball, Climb, Guided])
@@ -62,36 +37,6 @@ def test_a_proposal_says_how():
 def test_guided_steps_out_of_range():
     with pytest.raises(ValueError, match="`steps` must be at least 1, got 0"):
         Guided(1.0, steps=0)
-
-
-class TestPlace:
-    def test_every_way_leads_back_bit_for_bit(self):
-        params = [torch.randn(50), torch.randn(3, 4, dtype=torch.float64)]
-        start = [param.clone() for param in params]
-        place = Place(params, generator())
-        place.add_noise(uniform_noise, [0.1, 0.2])
-        place.shift([torch.randn(50), torch.randn(3, 4, dtype=torch.float64)], 0.3)
-        place.add_noise(uniform_noise, [0.1, 0.0])
-        accepted, path = [param.clone() for param in params], place.path
-        place.accept(best=True)
-        place.add_noise(uniform_noise, [1.0, 1.0])
-        place.to_accepted()
-        assert all(map(torch.equal, params, accepted))
-        place.to_start()
-        assert all(map(torch.equal, params, start))
-        place.follow(path)
-        assert all(map(torch.equal, params, accepted))
-        place.to_start()
-        place.settle()
-        assert all(map(torch.equal, params, accepted))
-
-    def test_settles_at_the_start_if_nothing_was_best(self):
-        param = torch.randn(5)
-        start, place = param.clone(), Place([param])
-        place.add_noise(uniform_noise, [1.0])
-        place.accept(best=False)
-        place.settle()
-        assert torch.equal(param, start)
 
 
 class TestGuidedSteps:

@@ -11,7 +11,8 @@ from gga_lightning.alignment import proposals
 from gga_lightning.alignment.acceptance import Greedy, Metropolis
 from gga_lightning.alignment.evaluator import DomainEvaluator
 from gga_lightning.alignment.gradients import cosine_matrix, domain_gradients, gram_matrix
-from gga_lightning.alignment.proposals import Ball, Climb, Guided, Walk, uniform_noise
+from gga_lightning.alignment.place import uniform_noise
+from gga_lightning.alignment.proposals import Ball, Climb, Guided, Walk
 from gga_lightning.alignment.search import annealing_search
 from tests.alignment import paper
 from tests.helpers import Decisions, copies, mostly_slow, same

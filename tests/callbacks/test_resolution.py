@@ -190,14 +190,15 @@ def test_a_guided_step_is_measured_at_its_own_length():
     assert searched(Plain(), proposal=Guided(0.01, relative=True)).resolutions == []
 
 
-def test_measuring_moves_nothing_and_draws_nothing(monkeypatch):
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+def test_measuring_moves_nothing_and_draws_nothing(precision, monkeypatch):
     def run(measures):
         with monkeypatch.context() as patch:
             if not measures:
                 patch.setattr(GradientGuidedAnnealing, "_measure_resolution", lambda *_: None)
             torch.manual_seed(2)
             module = Classifier()
-            gga = searched(module, proposal=Walk(0.01))
+            gga = searched(module, proposal=Walk(0.01), fit={"precision": precision})
             return module.state_dict(), [r._replace(seconds=0.0) for r in gga.records]
 
     (weights, records), (others, other_records) = run(True), run(False)

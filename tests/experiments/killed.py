@@ -38,7 +38,7 @@ def start_training(folder, *arguments):
 
 
 def main(checkpoint):
-    from gga_lightning.alignment.proposals import Place
+    from gga_lightning.alignment.place import Place
     from gga_lightning.experiments import train
 
     move, candidates = Place.add_noise, []

@@ -26,12 +26,13 @@ from gga_lightning import (
     RandomState,
 )
 from gga_lightning.alignment import Proposal
-from gga_lightning.alignment.proposals import uniform_noise
+from gga_lightning.alignment.place import uniform_noise
 from gga_lightning.callbacks import annealing
 from gga_lightning.probing.domains import Splitter
 from gga_lightning.probing.precision import full_precision
 from gga_lightning.probing.source import LossSource
 from tests.helpers import Decisions, mostly_slow, same, trainer
+from tests.tape import TapeRecorder
 from tests.zoo import CASES, FILES
 
 for topic in ("classics", "state", "late", "objects", "code", "surroundings"):
@@ -299,6 +300,41 @@ def test_losses_are_those_of_the_module_itself_at_every_candidate(name, folder, 
     assert len(results) == 2
     for result in results:
         assert all(same_score(score, result.start) for score in result.scores[::2])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
+)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused is None])
+def test_replays_have_the_scores_of_evaluations(name, folder, monkeypatch):
+    """By the recorder that stands in for CUDA graphs."""
+    found, results, recorder = CASES[name], [], TapeRecorder()
+    search = annealing.annealing_search
+
+    def noted_search(*args, **settings):
+        results.append(search(*args, **settings))
+        return results[-1]
+
+    monkeypatch.setattr(annealing, "annealing_search", noted_search)
+
+    class Replays(Callback):
+        def on_train_start(self, trainer, pl_module):
+            gga._reader._recorder = recorder
+
+    for callbacks in ((), (Replays(),)):
+        settings = {"proposal": Ball(0.05), "num_candidates": 12, **found.callback}
+        gga = GradientGuidedAnnealing(0, 2, acceptance=AcceptsNothing(), **settings)
+        ours = train(found, folder / str(len(callbacks)), *callbacks, gga)
+        assert list(differences(without(name, folder), ours)) == []
+    half = len(results) // 2
+    for one, other in zip(results[:half], results[half:], strict=True):
+        scores = zip([one.start, *one.scores], [other.start, *other.scores], strict=True)
+        assert all(a == pytest.approx(b, rel=1e-4, abs=1e-4, nan_ok=True) for a, b in scores)
+    if recorder.refusal is None:
+        assert recorder.replayed or not half
+    else:
+        print(recorder.refusal)
 
 
 def same_score(left, right):

@@ -15,15 +15,8 @@ from gga_lightning.alignment.gradients import (
     inner_products,
     pairwise,
 )
-from gga_lightning.alignment.proposals import (
-    Ball,
-    Climb,
-    Guided,
-    Place,
-    Proposal,
-    Walk,
-    uniform_noise,
-)
+from gga_lightning.alignment.place import Place, uniform_noise
+from gga_lightning.alignment.proposals import Ball, Climb, Guided, Proposal, Walk
 from gga_lightning.alignment.score import Objective, Score
 from gga_lightning.alignment.search import SearchResult, annealing_search
 

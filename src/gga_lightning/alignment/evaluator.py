@@ -5,8 +5,8 @@ wants to know how far the domains agree, asks it.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gga_lightning.alignment.gradients import cosine_matrix, gram_matrix
+from gga_lightning.alignment.graphs import Recorder, Recordings
 from gga_lightning.alignment.score import Objective, PairwiseCosines, Score
 
 __all__ = ["DomainEvaluator", "Evaluation"]
@@ -95,6 +96,7 @@ class DomainEvaluator:
         self._dtype = torch.promote_types(self.params[0].dtype, torch.float32)
         self._order = list(range(count))
         self._latest: tuple[list[int], list[tuple[Tensor, ...]]] | None = None
+        self._recordings: Recordings | None = None
 
     def __len__(self) -> int:
         """The number of domains."""
@@ -130,8 +132,7 @@ class DomainEvaluator:
         compared = PairwiseCosines(self._agreed)
         losses: dict[int, Tensor] = {}
         for index in self._order if bounded else range(len(self)):
-            losses[index], gradient = self._domain(index)
-            compared.add(index, gradient)
+            losses[index] = self._add(index, compared)
             if bounded and len(losses) > 1 and not compared.lowest() > above:
                 return None
         stacked = torch.stack([losses[index] for index in range(len(self))])
@@ -140,6 +141,46 @@ class DomainEvaluator:
         self._latest = (self._versions(), compared.gradients())
         loss = math.fsum(w * value for w, value in zip(self.weights, values, strict=True))
         return Score.of(loss, compared.pairs(), objective)
+
+    @contextmanager
+    def recorded(self, recorder: Recorder) -> Generator[None]:
+        """Lets :meth:`score` replay recordings instead of running the losses' code, if it can.
+
+        If it cannot, ``recorder.refusal`` says why, and scores are computed as usual.
+
+        Args:
+            recorder: Records the evaluations.
+
+        Yields:
+            Nothing.
+        """
+        if recorder.refusal is None:
+            recorder.refusal = self.not_recordable()
+        try:
+            if recorder.refusal is None:
+                try:
+                    self._recordings = Recordings(self, recorder)
+                except Exception as error:  # the losses' own errors will come up again in a score
+                    recorder.refusal = _first_line(error)
+            yield
+        finally:
+            self._latest = self._recordings = None
+            recorder.release()
+
+    def not_recordable(self) -> str | None:
+        """Tells why the domains' evaluations cannot be recorded. Override it for more reasons.
+
+        It is asked before and after the first evaluations.
+
+        Returns:
+            The reason; None if none is known.
+        """
+        return None if self._reduce is None else "there are several processes"
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether evaluations at the same point are equal. Override it if they are not."""
+        return True
 
     def gradients(self) -> list[tuple[Tensor, ...]]:
         """Gives the domains' gradients, those of the last score where nothing moved since.
@@ -161,19 +202,30 @@ class DomainEvaluator:
             The loss and the gradient on this rank's samples, times their share of the domain's;
             None where there is no loss.
         """
-        share = self._shares[index]
-        if not share:
+        if not self._shares[index]:
             return None
         with self.around(index):
-            loss = self.loss(index)
-            if loss is None:
-                return None
-            gradient = torch.autograd.grad(
-                loss if self._loss_scale == 1.0 else loss * self._loss_scale,
-                self.params,
-                allow_unused=True,
-                materialize_grads=True,
-            )
+            return self.differentiated(index)
+
+    def differentiated(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """Computes what :meth:`local` does, and nothing around it.
+
+        Args:
+            index: The domain.
+
+        Returns:
+            See :meth:`local`.
+        """
+        loss = self.loss(index)
+        if loss is None:
+            return None
+        gradient = torch.autograd.grad(
+            loss if self._loss_scale == 1.0 else loss * self._loss_scale,
+            self.params,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        share = self._shares[index]
         factor = share / self._loss_scale
         if factor != 1.0:
             gradient = tuple(g.to(self._dtype) * factor for g in gradient)
@@ -189,6 +241,22 @@ class DomainEvaluator:
             A context manager; unless overridden, one that does nothing.
         """
         return nullcontext()
+
+    def rewind(self, index: int) -> None:
+        """Takes back what evaluations change in tensors. Override it if they do.
+
+        A recording begins with it. It must not do anything but tensor operations.
+
+        Args:
+            index: The domain that is recorded.
+        """
+
+    def redraw(self, index: int) -> None:
+        """Prepares the random numbers of a replay. Override it to set a random state.
+
+        Args:
+            index: The domain that will be replayed.
+        """
 
     def loss(self, index: int) -> Tensor | None:
         """Computes a domain's loss on this rank's samples, and nothing around it.
@@ -233,6 +301,16 @@ class DomainEvaluator:
             torch.distributed.broadcast(values, src=0)
         return values
 
+    def _add(self, index: int, compared: PairwiseCosines) -> Tensor:
+        """Evaluates a domain, adds its gradient to others, and returns its loss."""
+        if self._recordings is None:
+            loss, gradient = self._domain(index)
+            compared.add(index, gradient)
+        else:
+            loss, gradient, products = self._recordings.replay(index)
+            compared.add_known(index, gradient, products)
+        return loss
+
     def _domain(self, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A domain's loss (this rank's share of it) and its gradient over all ranks."""
         found = self.local(index)
@@ -246,3 +324,10 @@ class DomainEvaluator:
 
     def _versions(self) -> list[int]:
         return [param._version for param in self.params]
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of the error that led to others."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__

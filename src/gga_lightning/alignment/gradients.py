@@ -2,9 +2,14 @@
 
 Everything here is plain PyTorch. D is the number of domains; a *gradient* is a tuple of tensors,
 one for each parameter, in the order of the parameters.
+
+Inner products are taken of the *vectors* of gradients. On a CPU these are the gradients' tensors,
+flattened. On a GPU, which needs more time to launch an operation on a small tensor than to run it,
+they are the rows of one matrix that holds all tensors.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -16,10 +21,17 @@ __all__ = [
     "conflict_summary",
     "cosine_matrix",
     "domain_gradients",
+    "from_rows",
     "gram_matrix",
+    "in_rows",
     "inner_products",
     "pairwise",
+    "row_products",
+    "vector_products",
+    "vectors",
 ]
+
+_ROW = 8192  # numbers; their products are summed in float32, and the rows' sums in float64
 
 
 def domain_gradients(
@@ -57,10 +69,10 @@ def domain_gradients(
 
 
 def gram_matrix(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Computes the inner products of D gradients, tensor by tensor, never concatenating them.
+    """Computes the inner products of D gradients.
 
-    The products of each tensor are taken in float32 (float64 for float64 gradients), half
-    precision being raised to float32 first, and summed over the tensors in float64.
+    The products of each vector are summed in float32 (float64 for float64 gradients), half
+    precision being raised to float32 first, and the vectors' sums in float64.
 
     Args:
         gradients: D gradients, as returned by :func:`domain_gradients`.
@@ -77,11 +89,8 @@ def gram_matrix(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
             "`gradients` must be one or more gradients of equally many tensors, "
             f"got lengths {[len(gradient) for gradient in gradients]}."
         )
-    products = []
-    for tensors in zip(*gradients, strict=True):
-        flat = [_flat(tensor) for tensor in tensors]
-        products += [torch.dot(flat[i], flat[j]) for i in range(size) for j in range(i, size)]
-    upper = _summed(products, size * (size + 1) // 2)
+    pairs = [(i, j) for i in range(size) for j in range(i, size)]
+    upper = _products([vectors(gradient) for gradient in gradients], pairs)
     return upper[_triangle(size, upper.device)]
 
 
@@ -95,19 +104,97 @@ def inner_products(gradient: Sequence[Tensor], others: Sequence[Sequence[Tensor]
     Returns:
         Shape ``(len(others),)``, float64.
     """
-    products: list[Tensor] = []
-    for tensor, *rest in zip(gradient, *others, strict=True):
-        flat = _flat(tensor)
-        products += [torch.dot(flat, _flat(other)) for other in rest]
-    return _summed(products, len(others))
+    return vector_products(vectors(gradient), [vectors(other) for other in others])
 
 
-def _summed(products: list[Tensor], size: int) -> Tensor:
-    """Sums consecutive rows of ``size`` products in float64."""
+def vectors(gradient: Sequence[Tensor]) -> list[Tensor]:
+    """Turns a gradient into the vectors that inner products are taken of.
+
+    Args:
+        gradient: A gradient.
+
+    Returns:
+        On a GPU a single matrix, as :func:`in_rows` makes it; else a vector for each tensor.
+    """
+    return [in_rows(gradient)] if gradient[0].is_cuda else [_flat(tensor) for tensor in gradient]
+
+
+def vector_products(left: list[Tensor], others: Sequence[list[Tensor]]) -> Tensor:
+    """Computes the inner products of one gradient with others.
+
+    Args:
+        left: The :func:`vectors` of a gradient.
+        others: The vectors of one or more gradients.
+
+    Returns:
+        Shape ``(len(others),)``, float64.
+    """
+    return _products([left, *others], [(0, index) for index in range(1, len(others) + 1)])
+
+
+def in_rows(gradient: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    """Copies a gradient into a matrix, one tensor after the other, and fills it up with zeros.
+
+    Args:
+        gradient: A gradient.
+        out: A matrix that this function has made for a gradient of the same shapes, to be
+            overwritten.
+
+    Returns:
+        Shape ``(rows, 8192)``, in at least float32.
+    """
+    flat = [_flat(tensor) for tensor in gradient]
+    size = sum(map(len, flat))
+    if out is None:
+        kind = functools.reduce(torch.promote_types, (part.dtype for part in flat))
+        out = flat[0].new_zeros(math.ceil(size / _ROW), _ROW, dtype=kind)
+    torch.cat([part.to(out.dtype) for part in flat], out=out.view(-1)[:size])
+    return out
+
+
+def from_rows(rows: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Finds the tensors of a gradient in its matrix.
+
+    Args:
+        rows: What :func:`in_rows` has made.
+        like: Tensors of the gradient's shapes, such as the parameters.
+
+    Returns:
+        The gradient, as views.
+    """
+    flat, found = rows.view(-1), []
+    for tensor in like:
+        size = tensor.numel() * (2 if tensor.is_complex() else 1)
+        part, flat = flat[:size], flat[size:]
+        part = torch.view_as_complex(part.view(-1, 2)) if tensor.is_complex() else part
+        found.append(part.view(tensor.shape))
+    return tuple(found)
+
+
+def row_products(left: Tensor, right: Tensor) -> Tensor:
+    """Computes the inner product of two gradients in rows, by few operations.
+
+    Args:
+        left: What :func:`in_rows` has made.
+        right: The same of another gradient.
+
+    Returns:
+        A scalar, float64.
+    """
+    return (left * right).sum(1).double().sum()
+
+
+def _products(found: Sequence[list[Tensor]], pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Inner products of pairs of gradients, given by their vectors."""
+    if found[0][0].is_cuda:
+        return torch.stack([row_products(found[i][0], found[j][0]) for i, j in pairs])
+    products = [
+        torch.dot(parts[i], parts[j]) for parts in zip(*found, strict=True) for i, j in pairs
+    ]
     stacked = torch.stack(products)
     if stacked.device.type == "mps":  # has no float64
         stacked = stacked.cpu()
-    return stacked.view(-1, size).double().sum(0)
+    return stacked.view(-1, len(pairs)).double().sum(0)
 
 
 @functools.cache

@@ -2,14 +2,12 @@
 
 A proposal is a small object with its settings. Its :meth:`Proposal.candidates` is a generator: it
 moves the parameters to a candidate, yields, and receives whether the candidate was accepted. It
-moves them through a :class:`Place`, which records the moves. The best point can therefore be
-reached again without storing a copy of it.
+moves them through a :class:`Place`.
 """
 
 import dataclasses
 import math
-import random
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,145 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-__all__ = ["Ball", "Candidates", "Climb", "Guided", "Place", "Proposal", "Walk", "uniform_noise"]
+from gga_lightning.alignment.place import Place, uniform_noise
+
+__all__ = ["Ball", "Candidates", "Climb", "Guided", "Proposal", "Walk"]
 
 Candidates = Generator[None, bool, None]
-Draw = Callable[[Tensor, float, torch.Generator], Tensor]
-Move = tuple[int, Draw, Sequence[float]] | tuple[Sequence[Tensor], float]
 
 _HALVINGS = 10  # of a guided step before it is given up: a thousandth of its length
-
-
-class Place:
-    """Where the parameters are, as a stored start and the moves made since.
-
-    Adding the same noise in the same order to the same start gives the same bits, so a random
-    move is stored as its seed.
-
-    Attributes:
-        params: The parameters' values, moved in place.
-        start: Their values where the search began.
-        path: The moves that lead from there to the candidate.
-        ascent: Computes the direction in which the objective rises fastest; whether to leave out
-            what changes the domains' losses, to first order, is its argument. Set by the search.
-    """
-
-    def __init__(
-        self,
-        params: Sequence[Tensor],
-        generator: torch.Generator | None = None,
-    ) -> None:
-        """Begins where the parameters are.
-
-        Args:
-            params: The parameters to move.
-            generator: A CPU generator, from which all randomness is seeded; the global one if
-                None.
-        """
-        self.params = [param.detach() for param in params]  # the same memory, without autograd
-        self.start = self.copy()
-        self.path: tuple[Move, ...] = ()
-        self.ascent: Callable[[bool], list[Tensor]] | None = None
-        self._random = random.Random(int(torch.randint(2**62, (), generator=generator)))
-        self._noise = {device: torch.Generator(device) for device in {p.device for p in params}}
-        self._accepted: list[Tensor] | None = self.start
-        self._accepted_path = self._best_path = self.path
-
-    def copy(self) -> list[Tensor]:
-        """Copies the parameters' present values.
-
-        Returns:
-            A tensor for each parameter.
-        """
-        return [param.clone() for param in self.params]
-
-    def draw_seed(self) -> int:
-        """Draws a seed.
-
-        Returns:
-            A number below 2**62.
-        """
-        return self._random.getrandbits(62)
-
-    def to_start(self) -> None:
-        """Goes to where the search began."""
-        self._load(self.start)
-        self.path = ()
-
-    def to_accepted(self) -> None:
-        """Goes to the last accepted point, at first the start."""
-        if self._accepted is None:
-            if self.path is not self._accepted_path:
-                self.follow(self._accepted_path)
-            self._accepted = self.copy()
-        else:
-            self._load(self._accepted)
-        self.path = self._accepted_path
-
-    def add_noise(self, draw: Draw, radii: Sequence[float]) -> None:
-        """Adds random noise to every parameter.
-
-        Args:
-            draw: Draws the noise of one parameter, from it, its radius and a generator.
-            radii: A radius for each parameter.
-        """
-        self._make((self.draw_seed(), draw, radii))
-
-    def shift(self, direction: Sequence[Tensor], length: float) -> None:
-        """Adds ``length`` times a direction.
-
-        Args:
-            direction: A tensor for each parameter.
-            length: The factor.
-        """
-        self._make((direction, length))
-
-    def accept(self, *, best: bool) -> None:
-        """Takes note that the candidate is accepted, and whether it is the best so far.
-
-        Args:
-            best: Whether it is.
-        """
-        self._accepted_path = self.path
-        self._accepted = None
-        if best:
-            self._best_path = self._accepted_path
-
-    @property
-    def share(self) -> float | None:
-        """The share of its full length that the last move had; None for random moves."""
-        return self.path[-1][1] if self.path and len(self.path[-1]) == 2 else None
-
-    def settle(self) -> None:
-        """Goes to the best accepted point, or to the start if there is none."""
-        self.follow(self._best_path)
-
-    def follow(self, path: Iterable[Move]) -> None:
-        """Goes from the start along a path.
-
-        Args:
-            path: An earlier :attr:`path`.
-        """
-        self._load(self.start)
-        self.path = ()
-        for move in path:
-            self._make(move)
-
-    def _make(self, move: Move) -> None:
-        self.path += (move,)
-        if len(move) == 2:
-            for param, change in zip(self.params, move[0], strict=True):
-                param.add_(change, alpha=move[1])
-            return
-        seed, draw, radii = move
-        for generator in self._noise.values():
-            generator.manual_seed(seed)
-        for param, radius in zip(self.params, radii, strict=True):
-            param.add_(draw(param, radius, self._noise[param.device]))
-
-    def _load(self, values: Sequence[Tensor]) -> None:
-        for param, value in zip(self.params, values, strict=True):
-            param.copy_(value)
 
 
 @dataclass(frozen=True)
@@ -219,20 +85,6 @@ class Proposal:
             return [self.radius] * len(params)
         sizes = [param.detach().float().pow(2).mean().sqrt() for param in params]
         return (self.radius * torch.stack([size.cpu() for size in sizes])).tolist()
-
-
-def uniform_noise(param: Tensor, radius: float, generator: torch.Generator) -> Tensor:
-    """Draws U(-radius, radius) for one parameter tensor.
-
-    Args:
-        param: The parameter, for its shape, type, device and memory format.
-        radius: The half-width.
-        generator: Where the randomness comes from; on ``param``'s device.
-
-    Returns:
-        The noise, of ``param``'s shape.
-    """
-    return torch.empty_like(param).uniform_(-radius, radius, generator=generator)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from gga_lightning.alignment.gradients import inner_products
+from gga_lightning.alignment.gradients import from_rows, vector_products, vectors
 
 __all__ = ["Objective", "PairwiseCosines", "Score", "check_objective"]
 
@@ -80,7 +80,8 @@ class PairwiseCosines:
         """
         self._agreed = agreed
         self._gradients: dict[int, tuple[Tensor, ...]] = {}
-        self._pending: list[tuple[list[int], Tensor]] = []
+        self._vectors: dict[int, list[Tensor]] = {}
+        self._pending: list[tuple[dict[int, int], Tensor]] = []
         self._squares: dict[int, float] = {}
         self._cosines: dict[tuple[int, int], float] = {}
 
@@ -91,10 +92,24 @@ class PairwiseCosines:
             index: The domain.
             gradient: Its gradient.
         """
+        found = vectors(gradient)
+        self._vectors[index] = found
+        # where the vectors are a copy, its numbers are enough
+        self._gradients[index] = from_rows(found[0], gradient) if found[0].is_cuda else gradient
+        products = vector_products(found, list(self._vectors.values()))
+        self._pending.append(({other: at for at, other in enumerate(self._vectors)}, products))
+
+    def add_known(self, index: int, gradient: tuple[Tensor, ...], products: Tensor) -> None:
+        """Adds a domain whose inner products are known.
+
+        Args:
+            index: The domain.
+            gradient: Its gradient.
+            products: Its inner products with all domains, itself included, in their order,
+                float64. Those with domains that have not been added are not used.
+        """
         self._gradients[index] = gradient
-        others = list(self._gradients)
-        products = inner_products(gradient, [self._gradients[other] for other in others])
-        self._pending.append((others, products))
+        self._pending.append(({other: other for other in self._gradients}, products))
 
     def settle(self, *more: Tensor) -> list[float]:
         """Takes all pending products to the host, and more values.
@@ -112,13 +127,14 @@ class PairwiseCosines:
         values: list[float] = self._agreed(
             torch.cat([*parts, *(extra.to(device, torch.float64) for extra in more)])
         ).tolist()
-        for others, products in self._pending:
+        for places, products in self._pending:
             taken, values = values[: len(products)], values[len(products) :]
-            index = others[-1]
-            self._squares[index] = taken[-1]
-            for other, product in zip(others[:-1], taken, strict=False):
+            *others, index = places
+            square = self._squares[index] = taken[places[index]]
+            for other in others:
                 pair = (min(other, index), max(other, index))
-                self._cosines[pair] = _cosine(product, self._squares[other], taken[-1])
+                product = taken[places[other]]
+                self._cosines[pair] = _cosine(product, self._squares[other], square)
         self._pending = []
         return values
 

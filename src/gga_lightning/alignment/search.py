@@ -17,7 +17,8 @@ from gga_lightning.alignment.acceptance import Acceptance, Greedy
 from gga_lightning.alignment.ascent import agreement_ascent
 from gga_lightning.alignment.evaluator import DomainEvaluator
 from gga_lightning.alignment.gradients import pairwise
-from gga_lightning.alignment.proposals import Place, Proposal
+from gga_lightning.alignment.place import Place
+from gga_lightning.alignment.proposals import Proposal
 from gga_lightning.alignment.score import Objective, Score, check_objective
 
 __all__ = ["SearchResult", "annealing_search"]

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from gga_lightning.alignment.graphs import CudaRecorder, Recorder
 from gga_lightning.probing import Domain, DomainLoss, Split, Splitter
 from gga_lightning.probing.check import check_evaluation
 from gga_lightning.probing.probe import Probe
@@ -74,6 +75,7 @@ class DomainReader:
         self._splitter = Splitter(split)
         self._known = Known()
         self._warned: set[str] = set()
+        self._recorder: Recorder | None = None
 
     @property
     def source(self) -> str:
@@ -127,6 +129,29 @@ class DomainReader:
             )
             yield probe if self._is_usable(start.module, probe) else None
 
+    @contextlib.contextmanager
+    def replayed(
+        self, start: StepStart, probe: Probe, wanted: bool
+    ) -> Generator[str | None, None, None]:
+        """Lets scores of a batch replay recordings on a GPU, where that is possible.
+
+        Args:
+            start: The batch.
+            probe: The batch, opened.
+            wanted: Whether recordings are wanted at all.
+
+        Yields:
+            Why it is not possible, the first time that this is found out in the fit; else None.
+        """
+        if self._recorder is None and start.module.device.type == "cuda":
+            self._recorder = CudaRecorder(start.module.device)
+        if self._recorder is None or not wanted:
+            yield None
+            return
+        known = self._recorder.refusal
+        with probe.recorded(self._recorder):
+            yield None if known else self._recorder.refusal
+
     def check(
         self, start: StepStart, params: Sequence[Tensor], shuffle: torch.Generator | None
     ) -> None:
@@ -177,6 +202,18 @@ class DomainReader:
         if kind not in self._warned:
             self._warned.add(kind)
             rank_zero_warn(f"{self._name}: {message}")
+
+    def warn_of_not_finite(self, step: int) -> None:
+        """Warns, once, that a step cannot be searched.
+
+        Args:
+            step: The step.
+        """
+        self.warn_once(
+            "not finite",
+            f"the loss or a gradient is not finite at step {step} (or `training_step` returned "
+            "None); such steps are trained on as usual.",
+        )
 
     def _domains(self, start: StepStart, shuffle: torch.Generator | None) -> list[Domain]:
         try:

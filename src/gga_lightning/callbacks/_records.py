@@ -1,13 +1,14 @@
 """What is kept of each searched step, and the lines that sum them up."""
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gga_lightning.alignment import Objective, SearchResult
+from gga_lightning.alignment import Guided, Objective, Proposal, SearchResult
 
-__all__ = ["SearchRecord", "closing_lines", "entry_line", "last_share"]
+__all__ = ["SearchRecord", "closing_lines", "entry_line", "next_proposal"]
 
 
 class SearchRecord(NamedTuple):
@@ -64,10 +65,25 @@ class SearchRecord(NamedTuple):
         )
 
 
-def last_share(records: Sequence[SearchRecord]) -> float | None:
-    """Finds the share of a guided step's full length that was accepted last; None if none was."""
+def next_proposal(
+    proposal: Proposal, records: Sequence[SearchRecord], radius_left: float
+) -> Proposal:
+    """Adapts a proposal to what was accepted at earlier steps.
+
+    Args:
+        proposal: The proposal.
+        records: The steps searched so far.
+        radius_left: The share of its radius that this step has.
+
+    Returns:
+        The proposal for the next step: a guided one begins at twice the share that was accepted
+        last.
+    """
     shares = (record.share for record in reversed(records))
-    return next((share for share in shares if share is not None), None)
+    share = next((share for share in shares if share is not None), None)
+    if isinstance(proposal, Guided) and share is not None:
+        proposal = dataclasses.replace(proposal, first=min(1.0, 2 * share))
+    return proposal if radius_left == 1.0 else proposal.scaled(radius_left)
 
 
 def entry_line(step: int, end: int | None, domains: str, candidates: int, moved: int) -> str:

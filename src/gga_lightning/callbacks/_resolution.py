@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from gga_lightning.alignment import Guided, Objective, Proposal
-from gga_lightning.alignment.proposals import uniform_noise
+from gga_lightning.alignment import Guided, Objective, Proposal, uniform_noise
 from gga_lightning.callbacks._reader import DomainReader, StepStart
 from gga_lightning.callbacks._records import SearchRecord
 

@@ -20,17 +20,19 @@ from gga_lightning.alignment import (
     Walk,
     annealing_search,
 )
-from gga_lightning.callbacks._base import DomainGradientCallback
+from gga_lightning.callbacks._base import DomainGradientCallback, say
 from gga_lightning.callbacks._moves import PendingTransfer, copies, named_trainable, scramble
 from gga_lightning.callbacks._progress import SearchProgress
 from gga_lightning.callbacks._reader import StepStart
-from gga_lightning.callbacks._records import SearchRecord, closing_lines, entry_line, last_share
+from gga_lightning.callbacks._records import SearchRecord, closing_lines, entry_line, next_proposal
 from gga_lightning.callbacks._resolution import Resolution, measure_resolution, resolution_lines
 from gga_lightning.callbacks._setup import ParameterChoice, check_integer, check_moved, check_search
 from gga_lightning.probing import DomainLoss, Split
 from gga_lightning.probing.probe import Probe
 
 __all__ = ["GradientGuidedAnnealing", "SearchRecord"]
+
+_WORTH_RECORDING = 10  # candidates; a recording costs about three evaluations
 
 
 class GradientGuidedAnnealing(DomainGradientCallback):
@@ -61,6 +63,10 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     (``gga/resolution``) reach beside true changes of the objective (``gga/true_change``). Guided
     steps in float32, whose changes are far larger, are not measured.
 
+    On a GPU, random candidates are evaluated by CUDA graphs, recorded at each searched step. A
+    module that does not allow it is evaluated as usual, and a line in the log says why. Set the
+    attribute ``cuda_graphs`` to False to do without graphs.
+
     Logged at each searched step: ``gga/min_cosine_start``, ``gga/min_cosine_end``, ``gga/gain``,
     ``gga/accepted``, ``gga/loss_change``, ``gga/seconds``, and with ``measure_transfer=True``
     ``gga/transfer`` a step later. All searched steps are kept in :attr:`records`, measurements of
@@ -75,6 +81,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     """
 
     label = "GGA"
+    cuda_graphs = True
     controls = ("scramble", "shuffle_domains")
 
     def __init__(
@@ -199,8 +206,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     def _restart(self, step: int) -> None:
         self.records = [record for record in self.records if record.step < step]
         self.resolutions = [found for found in self.resolutions if found.step < step]
-        self._pending = None
-        self._same_samples = 0
+        self._pending, self._same_samples = None, 0
 
     def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
         featurizer = [param for name, param in named if name.startswith("featurizer.")]
@@ -246,18 +252,13 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             samples = probe.samples() if self.measure_transfer else 0
             result = self._search(start, probe, params)
             if self.control == "scramble" and result.accepted:
-                generator = self._generator(start.step, use="scramble")
-                scramble(start.module, params, before, generator)
+                scramble(start.module, params, before, self._generator(start.step, use="scramble"))
                 end = probe.score(self.objective)
                 assert end is not None
                 result = dataclasses.replace(result, end=end)
         if not result.start.finite:
             self._skipped += 1
-            self._reader.warn_once(
-                "not finite",
-                f"the loss or a gradient is not finite at step {start.step} (or `training_step` "
-                "returned None); such steps are trained on as usual.",
-            )
+            self._reader.warn_of_not_finite(start.step)
             return
         if start.trainer.world_size > 1 and result.accepted:
             for param in params:  # the ranks agree already; this holds on unlike devices too
@@ -290,7 +291,13 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     def _search(self, start: StepStart, probe: Probe, params: list[nn.Parameter]) -> SearchResult:
         """Searches, and moves the parameters to where the domains agree best."""
         left = self._steps_left(start.trainer, start.step)
-        with self._progress.step(start.trainer, start.step, self.num_candidates, left):
+        enough = not isinstance(self.proposal, Guided) and self.num_candidates >= _WORTH_RECORDING
+        with (
+            self._progress.step(start.trainer, start.step, self.num_candidates, left),
+            self._reader.replayed(start, probe, self.cuda_graphs and enough) as refusal,
+        ):
+            if refusal:
+                say(start.trainer, f"{self.label}: evaluates without CUDA graphs: {refusal}.")
             return annealing_search(
                 params,
                 probe,
@@ -304,14 +311,11 @@ class GradientGuidedAnnealing(DomainGradientCallback):
             )
 
     def _proposal_at(self, step: int) -> Proposal:
-        proposal = self.proposal
-        if isinstance(proposal, Guided) and (share := last_share(self.records)) is not None:
-            proposal = dataclasses.replace(proposal, first=min(1.0, 2 * share))
-        if self.radius_schedule == "constant":
-            return proposal
-        assert self.end_step is not None
-        left = (self.end_step - step) / (self.end_step - self.start_step)
-        return proposal.scaled(min(max(left, 0.0), 1.0))
+        left = 1.0
+        if self.radius_schedule == "linear":
+            assert self.end_step is not None
+            left = (self.end_step - step) / (self.end_step - self.start_step)
+        return next_proposal(self.proposal, self.records, min(max(left, 0.0), 1.0))
 
     def _record(self, start: StepStart, result: SearchResult, seconds: float) -> None:
         self.records.append(SearchRecord.of(start.step, result, seconds))

@@ -93,10 +93,29 @@ class Probe(DomainEvaluator):
         """Whether an evaluation has drawn random numbers."""
         return self._sandbox.draws_random_numbers
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether evaluations at the same point are equal: not if each draws new numbers."""
+        return not (self._sandbox.redraws and self.draws_random_numbers)
+
     def around(self, index: int) -> AbstractContextManager[Any]:
         """Evaluates a domain in the sandbox; see :meth:`DomainEvaluator.around`."""
         name = self.domains[index]
         return self._sandbox.run(name, self._inputs[name])
+
+    def rewind(self, index: int) -> None:
+        """Takes back what a run changes in tensors; see :meth:`DomainEvaluator.rewind`."""
+        self._sandbox.rewind(self.domains[index])
+
+    def redraw(self, index: int) -> None:
+        """Sets the random state of a run; see :meth:`DomainEvaluator.redraw`."""
+        self._sandbox.redraw(self.domains[index])
+
+    def not_recordable(self) -> str | None:
+        """Tells why runs cannot be recorded; see :meth:`DomainEvaluator.not_recordable`."""
+        if self._sandbox.draws_on_the_host:
+            return "`fixed_dropout=False` and the loss draws random numbers outside the GPU"
+        return super().not_recordable()
 
     def _loss_of(self, name: str) -> Callable[[], Tensor | None]:
         return lambda: self._source(self._sandbox.module, self._sandbox.part, self._batch_idx, name)

@@ -42,7 +42,10 @@ class Sandbox:
     Attributes:
         module: The module to run instead of the original.
         part: The copy of the batch to run it on, inside :meth:`run`.
+        redraws: Whether each run draws new random numbers.
         draws_random_numbers: Whether a run has drawn random numbers.
+        draws_on_the_host: Whether a run has drawn random numbers from another generator than the
+            device's global one, although each run shall draw new ones.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Sandbox:
         self._original = pl_module
         self._known = known
         self._full_precision = full_precision
-        self._redraw = redraw_randomness
+        self.redraws = redraw_randomness
         self._trial = trial
         self._double = double
         self._doubles: dict[int, Tensor] = {}
@@ -84,6 +87,7 @@ class Sandbox:
         self._instead: dict[int, Any] = {}
         self.part: Any = None
         self.draws_random_numbers = False
+        self.draws_on_the_host = False
         self._parts: dict[Hashable, Any] = {}
         self._draws: dict[Hashable, list[tuple[Any, Any]]] = {}
 
@@ -147,8 +151,7 @@ class Sandbox:
         if first:
             self._parts[kind] = twin.adopt(part, "batch")
         twin.rewind(self._parts[kind])
-        for put, state in self._draws.get(kind, ()):
-            put(state)
+        self.redraw(kind)
         drawn_from = [get() for get, _ in self._random] if first else []
         before = [(param._version, param.data_ptr()) for _, param in self._shared]
         self.part = self._parts[kind]
@@ -167,12 +170,32 @@ class Sandbox:
             twin.learn()
         if first:
             drawn = [
-                (put, state)
-                for (get, put), state in zip(self._random, drawn_from, strict=True)
-                if not same_random_state(get(), state)
+                (access, state)
+                for access, state in zip(self._random, drawn_from, strict=True)
+                if not same_random_state(access[0](), state)
             ]
             self.draws_random_numbers |= bool(drawn)
-            self._draws[kind] = [] if self._redraw else drawn
+            elsewhere = any(access is not self._device_random for access, _ in drawn)
+            self.draws_on_the_host |= self.redraws and elsewhere
+            self._draws[kind] = [] if self.redraws else [(put, s) for (_, put), s in drawn]
+
+    def redraw(self, kind: Hashable) -> None:
+        """Sets the random state in which runs of a kind begin.
+
+        Args:
+            kind: See :meth:`run`.
+        """
+        for put, state in self._draws.get(kind, ()):
+            put(state)
+
+    def rewind(self, kind: Hashable) -> None:
+        """Takes back what runs of a kind change in tensors, by tensor operations only.
+
+        Args:
+            kind: See :meth:`run`. A run of it has been made.
+        """
+        assert self._twin is not None
+        self._twin.rewind_tensors(self._parts[kind])
 
     def _refuse_parameter_change(self, name: str) -> None:
         for (_, param), memory in zip(self._shared, self._memories, strict=True):
@@ -243,6 +266,8 @@ class Sandbox:
             },
         )
         globally = global_random_states(self._original.device)
+        on_host = self._original.device.type in ("cpu", "meta")
+        self._device_random = globally[0 if on_host else -1]
         self._random: list[Access] = [*globally, *twin.random_states]
         self._shared = [(n, p) for n, p in self._original.named_parameters() if p.requires_grad]
         self._memories = [param.detach() for _, param in self._shared]
@@ -253,12 +278,16 @@ class Sandbox:
 def _doubled(module: torch.nn.Module) -> dict[int, Tensor]:
     """Float64 copies of a module's parameters and buffers, by the ids of the originals."""
     copies: dict[int, Tensor] = {
-        id(param): torch.nn.Parameter(param.detach().double(), param.requires_grad)
+        id(param): torch.nn.Parameter(_double(param), param.requires_grad)
         for param in module.parameters()
         if param.is_floating_point()
     }
     floats = (buffer for buffer in module.buffers() if buffer.is_floating_point())
-    return copies | {id(buffer): buffer.detach().double() for buffer in floats}
+    return copies | {id(buffer): _double(buffer) for buffer in floats}
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float64, copy=True)  # a copy of a float64 tensor too
 
 
 def _restore(space: dict[str, Any], saved: dict[str, Any]) -> None:

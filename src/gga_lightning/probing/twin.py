@@ -114,6 +114,7 @@ class Twin(Copier):
         self._arrays: list[Array] = []
         self._of_tensor: dict[int, TensorValue] = {}
         self._numbers: dict[int, list[TensorValue]] = {}  # by the ids of what was adopted
+        self._written: dict[int, list[TensorValue]] = {}  # of them, what a run has changed
         self._lent: list[tuple[Path, Tensor, int]] = []  # with their counts of changes
         self._backups: list[tuple[Tensor, Tensor, int]] = []
         self._large: list[Any] = []  # arrays of a trial
@@ -208,6 +209,14 @@ class Twin(Copier):
         TensorValue.restore_all([*self._own_numbers, *numbers])
         self._owned = [(param, own, own._version) for param, own, _ in self._owned]
 
+    def rewind_tensors(self, part: Any) -> None:
+        """Takes back what runs have changed in tensors, by the same operations each time.
+
+        Args:
+            part: The adopted batch that the runs take; :meth:`observe` has seen one.
+        """
+        TensorValue.restore_all([*self._own_numbers, *self._written[id(part)]])
+
     def observe(self, part: Any = None) -> None:
         """Looks for changes that are rare. Call it after the first run of a kind.
 
@@ -226,9 +235,11 @@ class Twin(Copier):
                 )
             self._unwatched.remove(node)
             self._watched.add(node)
-        for node in self._numbers.get(id(part), ()):
+        numbers = self._numbers.get(id(part), ())
+        for node in numbers:
             if not node.may_have_changed():
                 node.uncounted = node.changed()
+        self._written[id(part)] = [node for node in numbers if node.may_have_changed()]
         for path, tensor, version in self._lent:
             if count_changes(tensor) != version:
                 _refuse_late_change(f"`{text(path)}`")
