@@ -39,8 +39,9 @@ def _same_environment():
 
 
 def _variables():
-    # pytest's own, those of Lightning's seed_everything, and those of torch.compile
-    passing = ("PYTEST_", "PL_", "TORCHINDUCTOR_", "TRITON_")
+    # pytest's own, those that Lightning sets when it is imported and by seed_everything, and those
+    # of torch.compile
+    passing = ("PYTEST_", "PYTORCH_NVML_", "PL_", "TORCHINDUCTOR_", "TRITON_")
     return {name: value for name, value in os.environ.items() if not name.startswith(passing)}
 
 

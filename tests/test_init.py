@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 import sys
 
@@ -21,7 +22,11 @@ def test_public_names_are_there(name):
 def test_other_names_are_not():
     with pytest.raises(AttributeError, match="'gga_lightning' has no attribute 'Wolk'"):
         gga_lightning.Wolk  # noqa: B018
-    assert set(gga_lightning.__all__) == set(dir(gga_lightning))
+    assert {*gga_lightning.__all__, "__version__"} == set(dir(gga_lightning))
+
+
+def test_version():
+    assert gga_lightning.__version__ == importlib.metadata.version("gga-lightning")
 
 
 def test_reports_need_not_wait_for_torch():

@@ -1,6 +1,7 @@
 """Gradient-Guided Annealing for domain generalization, as Lightning callbacks."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is asked for: ``gga-report`` does not wait for torch."""
+    if name == "__version__":
+        return importlib.metadata.version("gga-lightning")
     if name in __all__:
         for package in ("alignment", "callbacks"):
             module = importlib.import_module(f"{__name__}.{package}")
@@ -43,4 +46,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
