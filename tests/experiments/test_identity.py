@@ -124,6 +124,11 @@ def test_a_callback_may_write_into_the_run_folder():
     assert found["callbacks.mine.size"] == [1, {"a": 2}]
 
 
+def test_another_seed_of_the_batches_is_a_setting():
+    assert settings(composed("seed=3", "data.seed=4"))[0]["data.seed"] == 4
+    assert "data.seed" not in settings(composed("seed=3", "data.seed=3"))[0]
+
+
 def test_settings_are_flat_and_without_seeds():
     found, drawn = settings(composed("callbacks=swad", "seed=3"))
     assert drawn == {}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
 from gga_lightning.algorithms.manual import ManualGeneralizer
 
 __all__ = ["Adversarial"]
@@ -43,7 +43,7 @@ class Adversarial(ManualGeneralizer):
         depth: int = 3,
         dropout: float = 0.0,
         discriminator_optimizer: Mapping[str, Any] | None = None,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -65,12 +65,12 @@ class Adversarial(ManualGeneralizer):
             dropout: After each hidden layer, in [0, 1).
             discriminator_optimizer: Where the optimizer shall differ for the discriminator, such
                 as ``{"lr": 1e-4, "betas": (0.5, 0.9)}``.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         for name, value, minimum in (
             ("num_domains", num_domains, 2),
             ("adversary_weight", adversary_weight, 0),
@@ -98,6 +98,10 @@ class Adversarial(ManualGeneralizer):
             layers += [nn.Linear(size, width), nn.Dropout(dropout), nn.ReLU()]
             size = width
         self.discriminator = nn.Sequential(*layers, nn.Linear(size, num_domains))
+        self.add_parts()
+
+    def add_parts(self) -> None:
+        """Adds what a subclass needs beside the discriminator. Called last by the constructor."""
 
     def condition(self, features: Tensor, targets: Tensor) -> Tensor:
         """Makes the discriminator's input.

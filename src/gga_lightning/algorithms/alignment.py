@@ -2,13 +2,19 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool, require_domains
+from gga_lightning.algorithms.base import (
+    ADAM,
+    Batch,
+    DomainGeneralizer,
+    OptimizerFactory,
+    pool,
+    require_domains,
+)
 
 __all__ = ["FeatureAlignment"]
 
@@ -21,7 +27,12 @@ class FeatureAlignment(DomainGeneralizer, ABC):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, gamma: float = 1.0, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        gamma: float = 1.0,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -29,9 +40,9 @@ class FeatureAlignment(DomainGeneralizer, ABC):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             gamma: The penalty's weight.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         self.gamma = gamma
 
     @abstractmethod

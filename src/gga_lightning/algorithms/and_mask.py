@@ -1,11 +1,9 @@
 """AND-mask: steps only where the domains' gradients agree in sign."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
 
 __all__ = ["ANDMask"]
@@ -23,7 +21,12 @@ class ANDMask(ManualGeneralizer):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, tau: float = 1.0, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        tau: float = 1.0,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -31,12 +34,12 @@ class ANDMask(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             tau: How far signs must agree, in [0, 1]: 1 keeps where all do.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``tau`` is out of range.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not 0 <= tau <= 1:
             raise ValueError(f"`tau` must be in [0, 1], got {tau}.")
         self.tau = tau

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from gga_lightning.algorithms.base import DomainGeneralizer
+from gga_lightning.algorithms.base import ADAM, DomainGeneralizer, OptimizerFactory
 
 __all__ = ["Annealed", "AnnealedPenalty"]
 
@@ -18,7 +18,12 @@ class Annealed(DomainGeneralizer):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, anneal_steps: int, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        anneal_steps: int,
+        *,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -26,12 +31,12 @@ class Annealed(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             anneal_steps: After how many optimizer steps the objective changes; not negative.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``anneal_steps`` is negative.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if anneal_steps < 0:
             raise ValueError(f"`anneal_steps` must not be negative, got {anneal_steps}.")
         self.anneal_steps = anneal_steps
@@ -60,7 +65,8 @@ class AnnealedPenalty(Annealed):
         num_classes: int,
         penalty_weight: float,
         anneal_steps: int,
-        **settings: Any,
+        *,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -69,9 +75,9 @@ class AnnealedPenalty(Annealed):
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight from ``anneal_steps`` on.
             anneal_steps: After how many optimizer steps; not negative.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, anneal_steps, **settings)
+        super().__init__(featurizer, num_classes, anneal_steps, optimizer=optimizer)
         self.penalty_weight = penalty_weight
 
     @property

@@ -1,13 +1,12 @@
 """Adaptive risk minimization (ARM): images come with a context from their own domain."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
 
 __all__ = ["ARM"]
 
@@ -32,7 +31,7 @@ class ARM(DomainGeneralizer):
         *,
         input_shape: Sequence[int],
         support_size: int = 32,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -42,12 +41,12 @@ class ARM(DomainGeneralizer):
             num_classes: How many classes there are.
             input_shape: Shape of one image, ``(channels, height, width)``.
             support_size: Images in a support set; at least 1.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if len(input_shape) != 3:
             raise ValueError(
                 "`input_shape` must be that of an image, (channels, height, width), got "

@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from gga_lightning.algorithms.prediction import Prediction, predict
 
 __all__ = [
+    "ADAM",
     "Batch",
     "DomainBatch",
     "DomainGeneralizer",
@@ -28,6 +29,7 @@ __all__ = [
 DomainBatch = tuple[Tensor, Tensor]
 Batch = Mapping[str, DomainBatch]
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
 
 def pool(batch: Batch) -> DomainBatch:
@@ -89,7 +91,7 @@ class DomainGeneralizer(LightningModule):
         featurizer: nn.Module,
         num_classes: int,
         *,
-        optimizer: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3),
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 

@@ -1,7 +1,5 @@
 """Conditional domain-adversarial neural networks (CDANN)."""
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,16 +21,9 @@ class CDANN(Adversarial):
     where we divide by the number of classes in it.
     """
 
-    def __init__(self, featurizer: nn.Module, num_classes: int, **settings: Any) -> None:
-        """Sets up the model.
-
-        Args:
-            featurizer: See :class:`DomainGeneralizer`.
-            num_classes: How many classes there are.
-            **settings: See :class:`Adversarial`.
-        """
-        super().__init__(featurizer, num_classes, **settings)
-        self.class_embedding = nn.Embedding(num_classes, self.classifier.in_features)
+    def add_parts(self) -> None:
+        """Adds the classes' embedding; see :class:`Adversarial`."""
+        self.class_embedding = nn.Embedding(self.num_classes, self.classifier.in_features)
 
     def condition(self, features: Tensor, targets: Tensor) -> Tensor:
         """Makes the discriminator's input; see :class:`Adversarial`."""

@@ -1,13 +1,11 @@
 """CutMix: boxes pasted between images."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
 
 __all__ = ["CutMix"]
 
@@ -23,7 +21,12 @@ class CutMix(DomainGeneralizer):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, alpha: float = 1.0, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        alpha: float = 1.0,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -31,12 +34,12 @@ class CutMix(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`; takes images ``(N, C, H, W)``.
             num_classes: How many classes there are.
             alpha: Both parameters of the Beta distribution; positive.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is not positive.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not alpha > 0:
             raise ValueError(f"`alpha` must be positive, got {alpha}.")
         self._cutmix = v2.CutMix(alpha=alpha, num_classes=num_classes)

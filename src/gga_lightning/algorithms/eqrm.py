@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gga_lightning.algorithms.annealed import Annealed
-from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 
 __all__ = ["EQRM"]
 
@@ -36,7 +36,7 @@ class EQRM(Annealed):
         burnin_steps: int = 2500,
         lr_after: float | None = None,
         gradient: Literal["exact", "endpoints"] = "exact",
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -47,12 +47,12 @@ class EQRM(Annealed):
             burnin_steps: How many optimizer steps minimize the mean.
             lr_after: The learning rate afterwards; the same if None.
             gradient: ``"exact"`` or ``"endpoints"``, see above.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, burnin_steps, **settings)
+        super().__init__(featurizer, num_classes, burnin_steps, optimizer=optimizer)
         if not 0 < quantile < 1:
             raise ValueError(f"`quantile` must be in (0, 1), got {quantile}.")
         if gradient not in ("exact", "endpoints"):

@@ -1,11 +1,9 @@
 """Fish: gradient matching by steps from domain to domain."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
 
 __all__ = ["Fish"]
@@ -23,7 +21,12 @@ class Fish(ManualGeneralizer):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, meta_lr: float = 0.5, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        meta_lr: float = 0.5,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -31,12 +34,12 @@ class Fish(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             meta_lr: Which part of the way to go, in (0, 1].
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``meta_lr`` is out of range.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not 0 < meta_lr <= 1:
             raise ValueError(f"`meta_lr` must be in (0, 1], got {meta_lr}.")
         self.meta_lr = meta_lr

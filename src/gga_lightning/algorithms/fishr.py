@@ -1,13 +1,11 @@
 """Fishr: the domains' gradient variances drawn together."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gga_lightning.algorithms.annealed import AnnealedPenalty
-from gga_lightning.algorithms.base import Batch, pool, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, pool, require_domains
 
 __all__ = ["Fishr"]
 
@@ -37,7 +35,7 @@ class Fishr(AnnealedPenalty):
         penalty_weight: float = 1000.0,
         anneal_steps: int = 1500,
         ema: float = 0.95,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -47,12 +45,12 @@ class Fishr(AnnealedPenalty):
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 0 before.
             anneal_steps: How many optimizer steps that takes.
             ema: The averages' decay, in [0, 1).
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``ema`` is out of range.
         """
-        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, **settings)
+        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
         if not 0 <= ema < 1:
             raise ValueError(f"`ema` must be in [0, 1), got {ema}.")
         self.ema = ema

@@ -1,11 +1,9 @@
 """Group distributionally robust optimization (GroupDRO)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
 
 __all__ = ["GroupDRO"]
 
@@ -24,7 +22,12 @@ class GroupDRO(DomainGeneralizer):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, eta: float = 0.01, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        eta: float = 0.01,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -32,12 +35,12 @@ class GroupDRO(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             eta: The weights' step size; not negative.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``eta`` is negative.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not eta >= 0:
             raise ValueError(f"`eta` must not be negative, got {eta}.")
         self.eta = eta

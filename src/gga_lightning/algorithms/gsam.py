@@ -1,10 +1,9 @@
 """Surrogate gap guided sharpness-aware minimization (GSAM)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from gga_lightning.algorithms.base import ADAM, OptimizerFactory
 from gga_lightning.algorithms.sharpness import SharpnessAware
 
 __all__ = ["GSAM"]
@@ -27,7 +26,7 @@ class GSAM(SharpnessAware):
         *,
         rho: float = 0.05,
         alpha: float = 0.001,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -36,12 +35,12 @@ class GSAM(SharpnessAware):
             num_classes: How many classes there are.
             rho: The displacement's length; positive.
             alpha: The weight of the orthogonal part; not negative.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is negative.
         """
-        super().__init__(featurizer, num_classes, rho=rho, **settings)
+        super().__init__(featurizer, num_classes, rho=rho, optimizer=optimizer)
         if not alpha >= 0:
             raise ValueError(f"`alpha` must not be negative, got {alpha}.")
         self.alpha = alpha

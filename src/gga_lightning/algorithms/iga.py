@@ -1,11 +1,15 @@
 """Inter-environmental gradient alignment (IGA)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, require_domains
+from gga_lightning.algorithms.base import (
+    ADAM,
+    Batch,
+    DomainGeneralizer,
+    OptimizerFactory,
+    require_domains,
+)
 
 __all__ = ["IGA"]
 
@@ -26,7 +30,7 @@ class IGA(DomainGeneralizer):
         num_classes: int,
         *,
         penalty_weight: float = 1000.0,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -34,9 +38,9 @@ class IGA(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         self.penalty_weight = penalty_weight
 
     def objective(self, batch: Batch) -> Tensor:

@@ -1,13 +1,11 @@
 """Invariant risk minimization (IRM)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gga_lightning.algorithms.annealed import AnnealedPenalty
-from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 
 __all__ = ["IRM"]
 
@@ -30,7 +28,7 @@ class IRM(AnnealedPenalty):
         *,
         penalty_weight: float = 100.0,
         anneal_steps: int = 500,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -39,9 +37,9 @@ class IRM(AnnealedPenalty):
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 1 before.
             anneal_steps: How many optimizer steps that takes.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, **settings)
+        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
 
     def objective(self, batch: Batch) -> Tensor:
         """Computes the mean loss and the penalty.

@@ -1,12 +1,11 @@
 """Jacobian descent: the domains as several objectives (PCGrad, CAGrad, MGDA, UPGrad, ...)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
 
 __all__ = ["JacobianDescent"]
@@ -29,7 +28,7 @@ class JacobianDescent(ManualGeneralizer):
         num_classes: int,
         *,
         aggregator: str | Callable[[Tensor], Tensor] = "UPGrad",
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -40,12 +39,12 @@ class JacobianDescent(ManualGeneralizer):
                 ``"UPGrad"``, ``"PCGrad"``, ``"MGDA"``, ``"AlignedMTL"`` or ``"Mean"``; or an
                 aggregator, such as ``CAGrad(c=0.5)``: any callable from a matrix, shape
                 ``(D, P)``, to a vector, shape ``(P,)``.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If there is no such aggregator.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         self.aggregator = _named(aggregator) if isinstance(aggregator, str) else aggregator
         if not callable(self.aggregator):
             raise ValueError(

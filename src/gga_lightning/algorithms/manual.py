@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
 
 __all__ = ["ManualGeneralizer"]
 
@@ -29,15 +29,17 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
     clipping here, and so do we float16, whose loss scaling knows of one gradient a step only.
     """
 
-    def __init__(self, featurizer: nn.Module, num_classes: int, **settings: Any) -> None:
+    def __init__(
+        self, featurizer: nn.Module, num_classes: int, *, optimizer: OptimizerFactory = ADAM
+    ) -> None:
         """Sets up the model.
 
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         self.automatic_optimization = False
 
     @abstractmethod

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
 from gga_lightning.algorithms.style import style
 
 __all__ = ["MixStyle"]
@@ -33,7 +33,7 @@ class MixStyle(DomainGeneralizer):
         probability: float = 0.5,
         pairs: Literal["random", "domains"] = "random",
         layers: Sequence[str] | None = None,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -47,12 +47,12 @@ class MixStyle(DomainGeneralizer):
             layers: The featurizer's submodules after which to mix, by their names in it. Default:
                 all of its ``stages`` but the last (``layer1`` to ``layer3`` of a ResNet), or the
                 only one.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range, or the featurizer has no such layers.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not alpha > 0:
             raise ValueError(f"`alpha` must be positive, got {alpha}.")
         if not 0 <= probability <= 1:

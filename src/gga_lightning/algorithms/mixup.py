@@ -1,13 +1,17 @@
 """Mixup between domains."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, require_domains
+from gga_lightning.algorithms.base import (
+    ADAM,
+    Batch,
+    DomainGeneralizer,
+    OptimizerFactory,
+    require_domains,
+)
 
 __all__ = ["Mixup"]
 
@@ -24,7 +28,12 @@ class Mixup(DomainGeneralizer):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, alpha: float = 0.2, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        alpha: float = 0.2,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -32,12 +41,12 @@ class Mixup(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             alpha: Both parameters of the Beta distribution; positive.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is not positive.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not alpha > 0:
             raise ValueError(f"`alpha` must be positive, got {alpha}.")
         self.alpha = alpha

@@ -1,14 +1,14 @@
 """Meta-learning for domain generalization (MLDG)."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
 
 __all__ = ["MLDG"]
@@ -39,7 +39,7 @@ class MLDG(ManualGeneralizer):
         split: Literal["domains", "pairs"] = "domains",
         inner: Literal["sgd", "adam"] = "sgd",
         inner_lr: float | None = None,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -53,12 +53,12 @@ class MLDG(ManualGeneralizer):
             inner: The inner step: of gradient descent, or the first one of a new Adam, lr times
                 about the sign of the gradient.
             inner_lr: The inner step's learning rate; the optimizer's if None.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not beta >= 0:
             raise ValueError(f"`beta` must not be negative, got {beta}.")
         if num_meta_test < 1:

@@ -1,12 +1,12 @@
 """Marginal transfer learning (MTL): the classifier is told of the domain."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
 
 __all__ = ["MTL"]
 
@@ -32,7 +32,7 @@ class MTL(DomainGeneralizer):
         *,
         ema: float = 0.99,
         embedding: Literal["mean", "noise"] = "mean",
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -41,12 +41,12 @@ class MTL(DomainGeneralizer):
             num_classes: How many classes there are.
             ema: The averages' decay, in [0, 1): 0 is the batch's own mean.
             embedding: ``"mean"``, or ``"noise"``: numbers drawn from N(0, 1), anew each time.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not 0 <= ema < 1:
             raise ValueError(f"`ema` must be in [0, 1), got {ema}.")
         if embedding not in ("mean", "noise"):

@@ -1,12 +1,10 @@
 """Representation self-challenging (RSC)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
 
 __all__ = ["RSC"]
 
@@ -28,7 +26,7 @@ class RSC(DomainGeneralizer):
         *,
         drop_features: float = 1 / 3,
         drop_samples: float = 1 / 3,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -37,12 +35,12 @@ class RSC(DomainGeneralizer):
             num_classes: How many classes there are.
             drop_features: The share of a sample's features that is left out, in [0, 1].
             drop_samples: The share of samples for which they are, in [0, 1].
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If a share is out of range.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         for name, share in (("drop_features", drop_features), ("drop_samples", drop_samples)):
             if not 0 <= share <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {share}.")

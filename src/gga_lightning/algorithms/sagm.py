@@ -1,9 +1,8 @@
 """Sharpness-aware gradient matching (SAGM)."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
+from gga_lightning.algorithms.base import ADAM, OptimizerFactory
 from gga_lightning.algorithms.sharpness import SharpnessAware
 
 __all__ = ["SAGM"]
@@ -25,7 +24,7 @@ class SAGM(SharpnessAware):
         *,
         rho: float = 0.05,
         alpha: float = 0.001,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -35,12 +34,12 @@ class SAGM(SharpnessAware):
             rho: The displacement's length; positive.
             alpha: How far the parameters are displaced back along the gradient, the weight of
                 the gradients' matching; not negative.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is negative.
         """
-        super().__init__(featurizer, num_classes, rho=rho, **settings)
+        super().__init__(featurizer, num_classes, rho=rho, optimizer=optimizer)
         if not alpha >= 0:
             raise ValueError(f"`alpha` must not be negative, got {alpha}.")
         self.alpha = alpha

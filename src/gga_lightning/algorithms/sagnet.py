@@ -1,12 +1,12 @@
 """Style-agnostic network (SagNet)."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, pool
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, pool
 from gga_lightning.algorithms.manual import ManualGeneralizer
 from gga_lightning.algorithms.style import style
 
@@ -34,7 +34,7 @@ class SagNet(ManualGeneralizer):
         *,
         adversary_weight: float = 0.1,
         adversary: Literal["featurizer", "normalization"] = "featurizer",
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -44,12 +44,12 @@ class SagNet(ManualGeneralizer):
             adversary_weight: The weight of the third step's loss; not negative.
             adversary: What the third step moves: the whole featurizer, as DomainBed, or the
                 weights of its normalization layers, as the paper.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range, or there are no normalization layers.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not adversary_weight >= 0:
             raise ValueError(f"`adversary_weight` must not be negative, got {adversary_weight}.")
         if adversary not in ("featurizer", "normalization"):

@@ -1,13 +1,18 @@
 """SelfReg: samples of one class drawn together."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool, require_domains
+from gga_lightning.algorithms.base import (
+    ADAM,
+    Batch,
+    DomainGeneralizer,
+    OptimizerFactory,
+    pool,
+    require_domains,
+)
 
 __all__ = ["SelfReg"]
 
@@ -23,15 +28,17 @@ class SelfReg(DomainGeneralizer):
     its curriculum). In the suites the projection is not trained: their optimizer is made before.
     """
 
-    def __init__(self, featurizer: nn.Module, num_classes: int, **settings: Any) -> None:
+    def __init__(
+        self, featurizer: nn.Module, num_classes: int, *, optimizer: OptimizerFactory = ADAM
+    ) -> None:
         """Sets up the model.
 
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         size = self.classifier.in_features
         hidden = size if size == 2048 else 2 * size
         layers: list[nn.Module] = []

@@ -1,12 +1,11 @@
 """What the algorithms share that look for flat minima (the family of SAM)."""
 
 from abc import abstractmethod
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from gga_lightning.algorithms.base import Batch
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory
 from gga_lightning.algorithms.manual import ManualGeneralizer
 
 __all__ = ["SharpnessAware"]
@@ -21,7 +20,12 @@ class SharpnessAware(ManualGeneralizer):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, rho: float = 0.05, **settings: Any
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        rho: float = 0.05,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -29,12 +33,12 @@ class SharpnessAware(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             rho: The displacement's length; positive.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``rho`` is not positive.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         if not rho > 0:
             raise ValueError(f"`rho` must be positive, got {rho}.")
         self.rho = rho

@@ -1,11 +1,9 @@
 """Spectral decoupling (SD)."""
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gga_lightning.algorithms.base import Batch, DomainGeneralizer, pool
+from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
 
 __all__ = ["SpectralDecoupling"]
 
@@ -23,7 +21,7 @@ class SpectralDecoupling(DomainGeneralizer):
         num_classes: int,
         *,
         penalty_weight: float = 0.1,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -31,9 +29,9 @@ class SpectralDecoupling(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, **settings)
+        super().__init__(featurizer, num_classes, optimizer=optimizer)
         self.penalty_weight = penalty_weight
 
     def objective(self, batch: Batch) -> Tensor:

@@ -1,11 +1,9 @@
 """Risk extrapolation (V-REx)."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from gga_lightning.algorithms.annealed import AnnealedPenalty
-from gga_lightning.algorithms.base import Batch, require_domains
+from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 
 __all__ = ["VREx"]
 
@@ -24,7 +22,7 @@ class VREx(AnnealedPenalty):
         *,
         penalty_weight: float = 10.0,
         anneal_steps: int = 500,
-        **settings: Any,
+        optimizer: OptimizerFactory = ADAM,
     ) -> None:
         """Sets up the model.
 
@@ -33,9 +31,9 @@ class VREx(AnnealedPenalty):
             num_classes: How many classes there are.
             penalty_weight: The variance's weight (beta) from ``anneal_steps`` on; 1 before.
             anneal_steps: How many optimizer steps that takes.
-            **settings: See :class:`DomainGeneralizer`.
+            optimizer: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, **settings)
+        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
 
     def objective(self, batch: Batch) -> Tensor:
         """Computes the mean and the weighted variance of the domains' losses.

@@ -2,9 +2,10 @@
 
 from gga_lightning.data.digits import Digits
 from gga_lightning.data.emoji import Emoji
-from gga_lightning.data.folders import ImageFolders, ImageTable
+from gga_lightning.data.folders import ImageFolders
 from gga_lightning.data.loaders import DomainDataset
 from gga_lightning.data.module import DomainDataModule
+from gga_lightning.data.table import ImageTable
 from gga_lightning.data.toy import Toy
 
 __all__ = [

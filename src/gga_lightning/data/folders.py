@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +16,6 @@ from gga_lightning.data.decoding import decode
 from gga_lightning.data.listing import Listed, examine, list_folders
 from gga_lightning.data.names import file_name
 from gga_lightning.data.splits import GroupPattern
-from gga_lightning.data.table import list_table
 from gga_lightning.data.transforms import (
     ColourTransform,
     CropTransform,
@@ -25,7 +24,7 @@ from gga_lightning.data.transforms import (
     to_float,
 )
 
-__all__ = ["DomainImages", "ImageFolders", "ImageTable"]
+__all__ = ["DomainImages", "Faulty", "ImageFolders", "ListedImages"]
 
 Faulty = Literal["stop", "leave_out"]
 _SHOWN = 12  # problems named in one message
@@ -110,7 +109,7 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
         self._cache = cache
 
 
-class _Images:
+class ListedImages:
     """Domains of image files: what the two ways to list them share."""
 
     name: str
@@ -133,6 +132,7 @@ class _Images:
         device_colours: bool = False,
         cache: str | Path | None = None,
     ) -> None:
+        """Takes what a subclass has listed, with the arguments of :class:`ImageFolders`."""
         if faulty not in ("stop", "leave_out"):
             raise ValueError(f"`faulty` must be 'stop' or 'leave_out', got {faulty!r}.")
         if image_size < 1:
@@ -173,7 +173,7 @@ class _Images:
                 images.use_cache(DecodedCache.build(images.paths, file, domainbed=self.domainbed))
 
 
-class ImageFolders(_Images):
+class ImageFolders(ListedImages):
     """Images in folders, ``root/domain/class/image``, such as the field's benchmarks.
 
     Classes are the union over the domains, in alphabetical order: a domain that lacks some keeps
@@ -258,45 +258,6 @@ class ImageFolders(_Images):
             device_colours=device_colours,
             cache=cache,
         )
-
-
-class ImageTable(_Images):
-    """Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
-
-    With a column ``group``, which names the object, patient or scene that an image shows,
-    :class:`DomainDataModule` splits by these.
-
-    Domains come in the order in which the file first names them, classes in alphabetical order,
-    images in the file's order. Attributes and the reading of files and names as in
-    :class:`ImageFolders`.
-    """
-
-    def __init__(
-        self,
-        file: str | Path,
-        *,
-        root: str | Path | None = None,
-        name: str | None = None,
-        **settings: Any,
-    ) -> None:
-        """Reads the list.
-
-        Args:
-            file: The CSV file, with a header; see :func:`gga_lightning.data.table.list_table`.
-            root: What paths are relative to; the file's folder if None.
-            name: What the data are called; the file's name if None.
-            **settings: Those of :class:`ImageFolders` but ``domains`` and ``group``; ``faulty``
-                is here about rows, too: without a file, label, domain or group, with the file of
-                an earlier row.
-
-        Raises:
-            ValueError: If an argument is out of range, the file is not such a list or all its
-                rows are wrong, or with ``faulty="stop"`` a row is wrong.
-        """
-        listed, problems, groups = list_table(file, root)
-        name = Path(file).stem if name is None else name
-        group_of = None if groups is None else groups.__getitem__
-        super().__init__(listed, problems, source=file, name=name, group_of=group_of, **settings)
 
 
 def _cache_name(source: str | Path, name: str, domain: str) -> str:

@@ -73,6 +73,7 @@ class DomainDataModule(DomainLoaders):
         classes: The classes' names, in the order of their targets.
         num_classes: How many classes there are.
         input_shape: Shape of one input.
+        split_seed: The seed of the splits.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class DomainDataModule(DomainLoaders):
             raise ValueError(f"`holdout_fraction` must be in (0, 1), got {holdout_fraction}.")
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
+        self.split_seed = seed if split_seed is None else split_seed
         self._seed = seed
         self._balance_classes = balance_classes
         self._augment_validation = augment_validation
@@ -159,10 +161,7 @@ class DomainDataModule(DomainLoaders):
         self._views_mixed = views_as == "augmentation"
         self._views = self._find_views(views, views_as)
         self._parts = split_domains(
-            dataset.domains,
-            self.source_domains,
-            holdout_fraction,
-            seed if split_seed is None else split_seed,
+            dataset.domains, self.source_domains, holdout_fraction, self.split_seed
         )
 
     @property

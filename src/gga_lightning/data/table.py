@@ -10,15 +10,74 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+from gga_lightning.data.folders import Faulty, ListedImages
 from gga_lightning.data.listing import Listed, keep_one_case
 from gga_lightning.data.names import plain_name
 
-__all__ = ["list_table"]
+__all__ = ["ImageTable", "list_table"]
 
 _COLUMNS = ("path", "label", "domain")
 _GROUP = "group"  # a column that can be left out
 _Seen = dict[tuple[int, int], tuple[int, str, str]]  # a file to its row's line, label and domain
 _Row = tuple[int, list[str]]  # the line on which a row begins, and its cells
+
+
+class ImageTable(ListedImages):
+    """Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
+
+    With a column ``group``, which names the object, patient or scene that an image shows,
+    :class:`gga_lightning.data.DomainDataModule` splits by these.
+
+    Domains come in the order in which the file first names them, classes in alphabetical order,
+    images in the file's order. Attributes and the reading of files and names as in
+    :class:`gga_lightning.data.ImageFolders`.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        *,
+        root: str | Path | None = None,
+        name: str | None = None,
+        image_size: int = 224,
+        faulty: Faulty = "stop",
+        as_uint8: bool = False,
+        augment: bool = True,
+        device_colours: bool = False,
+        cache: str | Path | None = None,
+    ) -> None:
+        """Reads the list.
+
+        Args:
+            file: The CSV file, with a header; see :func:`list_table`.
+            root: What paths are relative to; the file's folder if None.
+            name: What the data are called; the file's name if None.
+            image_size: See :class:`gga_lightning.data.ImageFolders`.
+            faulty: See :class:`gga_lightning.data.ImageFolders`. Here it is also about rows: those
+                without a file, label, domain or group, or with the file of an earlier row.
+            as_uint8: See :class:`gga_lightning.data.ImageFolders`.
+            augment: See :class:`gga_lightning.data.ImageFolders`.
+            device_colours: See :class:`gga_lightning.data.ImageFolders`.
+            cache: See :class:`gga_lightning.data.ImageFolders`.
+
+        Raises:
+            ValueError: If an argument is out of range, the file is not such a list or all its
+                rows are wrong, or with ``faulty="stop"`` a row is wrong.
+        """
+        listed, problems, groups = list_table(file, root)
+        super().__init__(
+            listed,
+            problems,
+            source=file,
+            name=Path(file).stem if name is None else name,
+            group_of=None if groups is None else groups.__getitem__,
+            image_size=image_size,
+            faulty=faulty,
+            as_uint8=as_uint8,
+            augment=augment,
+            device_colours=device_colours,
+            cache=cache,
+        )
 
 
 def list_table(

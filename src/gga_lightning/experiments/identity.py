@@ -59,7 +59,8 @@ def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Returns:
         From dotted name to value: all that belongs to the job's identity but seeds and held-out
-        domain; and apart from these what a search space drew.
+        domain; and apart from these what a search space drew. ``data.seed`` is among them where it
+        differs from ``seed``.
     """
     found = {
         name: value
@@ -67,6 +68,8 @@ def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         for name, value in _flat(_content(config, group), group)
         if name.rpartition(".")[2] not in _SEEDS
     }
+    if config.data.get("seed", config.seed) != config.seed:
+        found["data.seed"] = config.data.seed
     drawn = {name: found.pop(name) for name in _drawn(config) if name in found}
     return found, drawn
 

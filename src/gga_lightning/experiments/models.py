@@ -22,11 +22,13 @@ __all__ = [
     "DEFAULT_SELECTION",
     "SELECTIONS",
     "add_model_options",
+    "chosen_checkpoint",
     "config_file",
     "data_facts",
     "load_model",
     "made_from",
     "saved_config",
+    "untrained_model",
 ]
 
 DEFAULT_SELECTION = "training_domain_validation"
@@ -70,14 +72,9 @@ def load_model(
     """
     folder = Path(folder)
     config = saved_config(folder, trust)
-    path = _find_checkpoint(folder, selection)
-    if "weights" in config.backbone:
-        config.backbone.weights = None  # the checkpoint has them
-    checkpoint = read_checkpoint(path)
-    _check_step(folder, selection, path.name, checkpoint["global_step"])
+    path, checkpoint = chosen_checkpoint(folder, selection)
     facts = data_facts(folder, config)
-    with made_from(config_file(folder), "the model of this configuration cannot be made"):
-        module = make_algorithm(config, facts)
+    module = untrained_model(folder, config, facts)
     with made_from(path, "the checkpoint does not fit the model of the run's configuration"):
         module.load_state_dict(checkpoint["state_dict"])
     module.classes, module.domains = list(facts.classes), list(facts.domains)
@@ -86,6 +83,42 @@ def load_model(
         settings = facts.preprocessing(module.featurizer)
         module.preprocess = None if settings is None else Preprocess(**settings)
     return module.eval()
+
+
+def chosen_checkpoint(folder: Path, selection: str) -> tuple[Path, dict[str, Any]]:
+    """Reads the checkpoint that a selection rule chose from a run.
+
+    Args:
+        folder: The run folder.
+        selection: See :func:`load_model`.
+
+    Returns:
+        The file, and what it holds.
+
+    Raises:
+        ValueError: If there is none, it is damaged, or of another step than the result names.
+    """
+    path = _find_checkpoint(folder, selection)
+    checkpoint = read_checkpoint(path)
+    _check_step(folder, selection, path.name, checkpoint["global_step"])
+    return path, checkpoint
+
+
+def untrained_model(folder: Path, config: DictConfig, facts: Any) -> DomainGeneralizer:
+    """Makes the model of a run's configuration, without weights.
+
+    Args:
+        folder: The run folder, for messages.
+        config: Its configuration.
+        facts: What :func:`data_facts` finds.
+
+    Returns:
+        The algorithm, with random weights.
+    """
+    if "weights" in config.backbone:
+        config.backbone.weights = None  # a checkpoint has them
+    with made_from(config_file(folder), "the model of this configuration cannot be made"):
+        return make_algorithm(config, facts)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -185,7 +185,6 @@ def _description(
     config: DictConfig, data: DomainDataModule, names: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What identifies a job and tells it from others."""
-    split_seed = config.data.get("split_seed")
     found, drawn = settings(config)
     return {
         "data": data.name,
@@ -194,7 +193,7 @@ def _description(
         "source_domains": data.source_domains,
         **{group: names.get(group, "") for group in ("algorithm", "annealing", "backbone")},
         "seed": config.seed,
-        "split_seed": config.seed if split_seed is None else split_seed,
+        "split_seed": data.split_seed,
         "hparams_seed": config.hparams_seed,
         "hyperparameters": drawn,
         "num_classes": data.num_classes,

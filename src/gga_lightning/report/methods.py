@@ -125,11 +125,7 @@ def _kind(run: Run) -> str:
 
 def _settings(run: Run) -> frozenset[tuple[str, str]]:
     """A run's settings as texts, equal for all draws of a search of hyperparameters."""
-    pairs = {
-        name: _text(value)
-        for name, value in run.settings.items()
-        if name not in _IDLE and name.rpartition(".")[2] not in {"seed", "split_seed"}
-    }
+    pairs = {name: _text(value) for name, value in run.settings.items() if name not in _IDLE}
     drawn = dict.fromkeys(run.hyperparameters, _DRAWN)
     return frozenset({**pairs, **drawn, "backbone": run.backbone}.items())
 
