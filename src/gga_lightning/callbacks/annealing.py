@@ -129,7 +129,7 @@ class GradientGuidedAnnealing(DomainGradientCallback):
                 parameters. The gain on the search's own batch is in part luck with it.
             every_n_steps: Search only every so many steps of the window.
             precision: ``"float32"``, or ``"trainer"`` for what the Trainer and PyTorch are set
-                to, such as bfloat16 or TF32: faster on a GPU, and enough for guided steps.
+                to, such as bfloat16 or TF32; docs/resolution.md says when that is enough.
             parameters: Which parameters are moved: a regular expression for the start of their
                 names, or a callable ``(name, parameter) -> bool``. Default: those of the module's
                 ``featurizer`` if it has one, as in the paper's code, else all. Gradients are
