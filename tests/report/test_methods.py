@@ -117,6 +117,13 @@ def test_what_has_no_effect_makes_no_row(tmp_path, name):
     assert [len(method.runs) for method in methods] == [2]
 
 
+def test_batches_of_other_seeds_are_other_rows(tmp_path):
+    specs = [Spec(settings=settings) for settings in ({}, {"data.seed": 1}, {"data.seed": 2})]
+    methods, findings = rows(tmp_path, *specs)
+    assert [len(method.runs) for method in methods] == [1, 1, 1]
+    assert findings == []
+
+
 def test_runs_that_differ_in_nothing_that_matters(tmp_path):
     specs = [Spec(settings={"data.dataset.cache": place}) for place in ("/here", "/there")]
     [method], [finding] = rows(tmp_path, *specs)

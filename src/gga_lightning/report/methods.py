@@ -17,6 +17,7 @@ _UNSET, _DRAWN = "unset", "drawn"
 CONTROLS = ("annealing.control", "annealing.modulation", "data.shuffle_domains")
 
 _IDLE = {"data.dataset.cache"}  # of no effect on accuracies
+_SEEDS = {"seed", "split_seed"}  # `data.seed` is among a run's settings only if it is another one
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,11 @@ def _kind(run: Run) -> str:
 
 def _settings(run: Run) -> frozenset[tuple[str, str]]:
     """A run's settings as texts, equal for all draws of a search of hyperparameters."""
-    pairs = {name: _text(value) for name, value in run.settings.items() if name not in _IDLE}
+    pairs = {
+        name: _text(value)
+        for name, value in run.settings.items()
+        if name == "data.seed" or (name not in _IDLE and name.rpartition(".")[2] not in _SEEDS)
+    }
     drawn = dict.fromkeys(run.hyperparameters, _DRAWN)
     return frozenset({**pairs, **drawn, "backbone": run.backbone}.items())
 
