@@ -15,7 +15,7 @@ DIGITS = Digits("rotation")
 # over samples, or they average gradients before use. The others' is of each process's own samples.
 AS_ONE = (
     *("erm", "and_mask", "fish", "group_dro", "jacobian_descent", "mldg", "sam", "gsam", "sagm"),
-    *("sd", "dann"),
+    *("sd", "dann", "sand_mask", "agr_sum", "agr_rand", "arith", "transfer"),
 )
 
 

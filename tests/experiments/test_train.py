@@ -481,7 +481,8 @@ OPTIONS = [
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_instantiates(group, option, tmp_path):
     chosen = [f"hydra/{option.replace('/', '=')}" if group == "hydra" else f"{group}={option}"]
-    if option in ("domainbed", "domainbed_domain_net", "swad", "random_search", "swad_grid"):
+    with_dropout = ("domainbed", "domainbed_domain_net", "domainbed_rdm", "swad")
+    if option in (*with_dropout, "random_search", "swad_grid"):
         chosen += ["backbone=resnet18"] * (group in ("hparams", "sweep"))
     with initialize_config_dir(train.config_directory(), version_base="1.3"):
         config = compose("train", on_digits(chosen), return_hydra_config=True)

@@ -2,6 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,26 @@ class FeatureAlignment(DomainGeneralizer, ABC):
             A scalar.
         """
 
+    def check(self, batch: Batch) -> None:
+        """Raises an error if a batch is too small for the penalty.
+
+        Args:
+            batch: Domain name to (inputs, targets).
+        """
+        require_domains(batch, type(self).__name__, samples=2)
+
+    def penalty(self, features: Sequence[Tensor]) -> Tensor:
+        """Computes the penalty.
+
+        Args:
+            features: Those of each domain, shape ``(N_e, F)``.
+
+        Returns:
+            A scalar: the mean distance over the pairs of domains, but for subclasses.
+        """
+        pairs = itertools.combinations(features, 2)
+        return torch.stack([self.distance(*pair) for pair in pairs]).mean()
+
     def objective(self, batch: Batch) -> Tensor:
         """Computes the mean loss and the penalty.
 
@@ -66,12 +87,11 @@ class FeatureAlignment(DomainGeneralizer, ABC):
         Returns:
             The loss, a scalar.
         """
-        require_domains(batch, type(self).__name__, samples=2)
+        self.check(batch)
         targets = [targets for _, targets in batch.values()]
         features = self.featurizer(pool(batch)[0])
         sizes = [len(own) for own in targets]
         logits = self.classifier(features).split(sizes)
         losses = [functional.cross_entropy(z, y) for z, y in zip(logits, targets, strict=True)]
-        pairs = itertools.combinations(features.split(sizes), 2)
-        penalty = torch.stack([self.distance(*pair) for pair in pairs]).mean()
+        penalty = self.penalty(features.split(sizes))
         return torch.stack(losses).mean() + self.gamma * penalty

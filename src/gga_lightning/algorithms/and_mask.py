@@ -53,7 +53,7 @@ class ANDMask(ManualGeneralizer):
         Returns:
             The loss, to be logged.
         """
-        require_domains(batch, "ANDMask")
+        require_domains(batch, type(self).__name__)
         loss, gradients = self.domain_gradients(batch)
         self.step(self._masked(torch.stack(parts)) for parts in zip(*gradients, strict=True))
         return loss

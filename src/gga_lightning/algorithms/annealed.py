@@ -17,6 +17,10 @@ class Annealed(DomainGeneralizer):
     would not know of.)
     """
 
+    lr_after: float | None = None
+    """The learning rate from that step on, for subclasses to set; the same as before if None. A
+    learning rate schedule would overwrite it."""
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -42,15 +46,31 @@ class Annealed(DomainGeneralizer):
         self.anneal_steps = anneal_steps
 
     @property
+    def change_steps(self) -> tuple[int, ...]:
+        """The steps at which the objective changes."""
+        return (self.anneal_steps,)
+
+    @property
     def annealed(self) -> bool:
         """Whether the objective has changed."""
         return self.global_step >= self.anneal_steps
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Clears the optimizer's state where the objective changes."""
-        if self.global_step == self.anneal_steps:
+        """Clears the optimizer's state, and sets its rate, where the objective changes."""
+        if self.global_step in self.change_steps:
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
+        if self.global_step == self.anneal_steps and self.lr_after is not None:
+            self._set_lr(self.lr_after)
+
+    def _set_lr(self, lr: float) -> None:
+        """Sets the learning rate, that of the featurizer to ``lr_factor`` times as much."""
+        factor = getattr(self.featurizer, "lr_factor", 1.0)
+        inside = {id(param) for param in self.featurizer.parameters()}
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                # a group has parameters of both only where the factor is 1
+                group["lr"] = lr * factor if id(group["params"][0]) in inside else lr
 
 
 class AnnealedPenalty(Annealed):

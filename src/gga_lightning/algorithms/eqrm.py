@@ -1,6 +1,6 @@
 """Empirical quantile risk minimization (EQRM)."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +60,6 @@ class EQRM(Annealed):
         self.quantile = quantile
         self.lr_after = lr_after
         self.gradient = gradient
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Clears the optimizer's state and sets its rate where the objective changes."""
-        super().on_train_batch_start(batch, batch_idx)
-        if self.global_step == self.anneal_steps and self.lr_after is not None:
-            for optimizer in self.trainer.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = self.lr_after
 
     def objective(self, batch: Batch) -> Tensor:
         """Computes the quantile of the domains' losses, at first their mean.

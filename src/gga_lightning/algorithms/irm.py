@@ -7,7 +7,7 @@ from torch.nn import functional
 from gga_lightning.algorithms.annealed import AnnealedPenalty
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 
-__all__ = ["IRM"]
+__all__ = ["IRM", "scale_penalty"]
 
 
 class IRM(AnnealedPenalty):
@@ -54,10 +54,21 @@ class IRM(AnnealedPenalty):
         losses, penalties = [], []
         for logits, (_, targets) in zip(self.logits_by_domain(batch), batch.values(), strict=True):
             losses.append(functional.cross_entropy(logits, targets))
-            penalties.append(
-                _slope(logits[::2], targets[::2]) * _slope(logits[1::2], targets[1::2])
-            )
+            penalties.append(scale_penalty(logits, targets))
         return torch.stack(losses).mean() + self.weight * torch.stack(penalties).mean()
+
+
+def scale_penalty(logits: Tensor, targets: Tensor) -> Tensor:
+    """Estimates the squared slope of a domain's loss in a factor on the logits.
+
+    Args:
+        logits: Shape ``(N, num_classes)``, N at least 2.
+        targets: The classes, shape ``(N,)``.
+
+    Returns:
+        The product of the slopes on even and on odd samples, a scalar.
+    """
+    return _slope(logits[::2], targets[::2]) * _slope(logits[1::2], targets[1::2])
 
 
 def _slope(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,35 @@
+"""Agr-Rand: random gradients where the domains disagree."""
+
+import torch
+from torch import Tensor
+
+from gga_lightning.algorithms.agr_sum import AgrSum
+
+__all__ = ["AgrRand"]
+
+
+class AgrRand(AgrSum):
+    """Steps along the sum of the domains' gradients, and at random where their signs differ.
+
+    A coordinate in which not all signs agree gets s times a number drawn from N(0, 1), where s is
+    the mean size of the sum over the agreeing coordinates of the whole network. If no coordinate
+    agrees, s is 0 (the authors' code makes all weights NaN then).
+
+    The seed of the draw comes from PyTorch's generator of the CPU, and is the same on all
+    processes.
+
+    Source: Mansilla, Echeveste, Milone & Ferrante, ICCV 2021, arXiv 2108.01621, and its code.
+    """
+
+    def fill(self, sums: list[Tensor], agreeing: list[Tensor]) -> list[Tensor]:
+        """Draws gradients where the domains disagree; see :meth:`AgrSum.fill`."""
+        total = torch.stack([part.abs().sum() for part in sums]).sum()
+        number = torch.stack([kept.sum() for kept in agreeing]).sum()
+        scale = total / number.clamp(min=1)
+        seed = self.from_first_process(torch.randint(2**62, ()))
+        generator = torch.Generator(total.device).manual_seed(int(seed))
+        filled: list[Tensor] = []
+        for part, kept in zip(sums, agreeing, strict=True):
+            noise = torch.empty_like(part).normal_(generator=generator)
+            filled.append(torch.where(kept, part, scale * noise))
+        return filled

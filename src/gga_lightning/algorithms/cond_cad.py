@@ -1,0 +1,22 @@
+"""Conditional contrastive adversarial domain bottleneck (CondCAD)."""
+
+from torch import Tensor
+
+from gga_lightning.algorithms.contrastive_bottleneck import ContrastiveBottleneck
+
+__all__ = ["CondCAD"]
+
+
+class CondCAD(ContrastiveBottleneck):
+    """Mixes the domains' features within each class by a contrastive term.
+
+    The candidates of a sample are the other samples of its class. The samples that take part are
+    those whose class occurs in another domain of the batch; with many classes and small batches
+    they are few. See
+    :class:`gga_lightning.algorithms.contrastive_bottleneck.ContrastiveBottleneck` for the term and
+    the source.
+    """
+
+    def choose(self, same_class: Tensor, same_domain: Tensor) -> tuple[Tensor, Tensor]:
+        """Chooses the candidates and the samples that take part."""
+        return same_class, (same_class & ~same_domain).any(1)
