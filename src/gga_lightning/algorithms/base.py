@@ -140,7 +140,7 @@ class DomainGeneralizer(LightningModule):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            A scalar: the mean cross-entropy over all samples.
+            The mean cross-entropy over all samples, a scalar.
         """
         return self.domain_loss(pool(batch))
 

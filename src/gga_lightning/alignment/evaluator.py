@@ -36,7 +36,7 @@ class Evaluation:
 
     @property
     def loss(self) -> Tensor:
-        """The mean loss over all samples: the domain losses, weighted by their sizes."""
+        """The mean loss over all samples, which is the domain losses weighted by their sizes."""
         return torch.dot(self.losses, self.losses.new_tensor(self.weights))
 
     @property

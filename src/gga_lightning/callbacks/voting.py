@@ -50,7 +50,7 @@ class GradientAgreementVoting(DomainGradientCallback):
     step's batch and updates an exponential average of it. When the optimizer has made its step,
     each coordinate keeps the share of its change that the vote gives it: with ``vote="sign"`` all
     of it where the averages of all domains have the same strict sign, and none elsewhere; with
-    ``vote="snr"`` (|mean| / root mean square over the domains) ** ``power``, between 0 and 1.
+    ``vote="snr"`` ``(|mean| / root mean square over the domains) ** power``, between 0 and 1.
     After the window, training continues without votes.
 
     It is the update that is voted on, never the gradient: adaptive optimizers such as Adam divide

@@ -166,7 +166,7 @@ class DomainDataModule(DomainLoaders):
 
     @property
     def training_domains(self) -> list[str]:
-        """The names of the domains in a training batch: the source domains, with their views."""
+        """The names of the domains in a training batch, the source domains and their views."""
         views = () if self._views_mixed else self._views
         return [name for d in self.source_domains for name in (d, *(f"{d}/{v}" for v in views))]
 
