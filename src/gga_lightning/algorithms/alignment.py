@@ -73,7 +73,7 @@ class FeatureAlignment(DomainGeneralizer, ABC):
             features: Those of each domain, shape ``(N_e, F)``.
 
         Returns:
-            A scalar: the mean distance over the pairs of domains, but for subclasses.
+            A scalar, the mean distance over the pairs of domains unless a subclass overrides it.
         """
         pairs = itertools.combinations(features, 2)
         return torch.stack([self.distance(*pair) for pair in pairs]).mean()

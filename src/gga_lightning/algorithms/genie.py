@@ -16,7 +16,7 @@ _SMALL = 1e-8
 class GENIE(Optimizer):
     """Scales each coordinate's step by the ratio of signal to noise in its gradients.
 
-    For each coordinate, with b = ``moving_average`` and g the gradient at step t:
+    For each coordinate, with b = ``moving_average`` and g the gradient at step t::
 
         m <- b m + (1 - b) g        u <- b u + (1 - b) g^2        c = 1 - b^t
         mh = m / c                  var = (u / c - mh^2) / (1 - rho)
@@ -24,9 +24,9 @@ class GENIE(Optimizer):
         T = tanh(min(1 / var, 10))  r = 1 / (1 + rho var / (mh^2 + 1e-8))
         theta <- theta - lr * M * (mh T r + (1 - T) q N(0, 1))
 
-    var and rho var are replaced by 1e-8 where they are not positive. q is the mean of |mh| r over a
-    parameter tensor, weighted by T. M is a dropout mask: 0 with probability ``dropout``, else
-    1 / (1 - ``dropout``). Weight decay is added to the gradient.
+    var and rho var are replaced by 1e-8 where they are not positive. q is the mean of ``|mh| r``
+    over a parameter tensor, weighted by T. M is a dropout mask: 0 with probability ``dropout``,
+    else 1 / (1 - ``dropout``). Weight decay is added to the gradient.
 
     With gradients of usual size T is 1, and the noise is off. What remains is averaged gradient
     descent, scaled by signal to noise, that skips coordinates at random.

@@ -87,6 +87,6 @@ class IBERM(AnnealedPenalty):
             targets: The classes, shape ``(N,)``.
 
         Returns:
-            A scalar: the mean cross-entropy, but for subclasses.
+            A scalar, the mean cross-entropy unless a subclass overrides it.
         """
         return functional.cross_entropy(logits, targets)

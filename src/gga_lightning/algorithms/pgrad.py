@@ -22,12 +22,12 @@ class PGrad(ManualGeneralizer):
     the D domains, in a random order that is drawn anew in each round, on that round's part of the
     domain's batch. The walk visits the points theta_0, ..., theta_{RD}. The points are centered by
     their mean; u_k are their principal directions (of length 1) and e_k the eigenvalues of their
-    covariance. With delta = theta_0 - theta_{RD}, the gradient is
+    covariance. With delta = theta_0 - theta_{RD}, the gradient is::
 
         G = |delta| * sum over k of (e_k / |e|) * s_k * u_k,    s_k = 1 if u_k . delta > 0, else -1,
 
-    over the first ``num_directions`` directions, where |e| is the norm of their eigenvalues. The
-    update ends at theta_0 - meta_lr * G. The trainer counts it as one step, and callbacks that
+    over the first ``num_directions`` directions, where ``|e|`` is the norm of their eigenvalues.
+    The update ends at theta_0 - meta_lr * G. The trainer counts it as one step, and callbacks that
     change gradients (GGA-L) see the walk's last. R * D + 1 copies of the parameters are in memory.
 
     Directions with eigenvalue 0, which are not defined, have no part in G. If all points lie on a
