@@ -70,6 +70,13 @@ RUN = {
     "algorithm/sam rho": [
         (*TOY, "algorithm=sam", f"algorithm.rho={value}") for value in (0.01, 0.02, 0.1)
     ],
+    "algorithm/rdm penalty_weight": [(*TOY, "algorithm=rdm", "algorithm.penalty_weight=0.5")],
+    "algorithm/rdm variance_weight": [(*TOY, "algorithm=rdm", "algorithm.variance_weight=0")],
+    "algorithm/rdm anneal_steps": [(*TOY, "algorithm=rdm", "algorithm.anneal_steps=2400")],
+    "algorithm/cad anchors": [(*TOY, "algorithm=cad", "algorithm.anchors=repeated")],
+    "algorithm/urm lr": [(*TOY, "algorithm=urm", "algorithm.discriminator_optimizer.lr=1e-3")],
+    "algorithm/* of": [(*TOY, "algorithm=ib_erm", "algorithm.of=logits")],
+    "algorithm/ib_irm of": [(*TOY, "algorithm=ib_irm", "algorithm.of=logits")],
     "algorithm/eqrm lr_after": [(*TOY, "algorithm=eqrm", "algorithm.lr_after=1e-6")],
     "algorithm/eqrm gradient": [(*TOY, "algorithm=eqrm", "algorithm.gradient=endpoints")],
     "algorithm/dann scheme": [(*TOY, "algorithm=dann", "algorithm.scheme=alternating")],
@@ -140,6 +147,8 @@ TOLD = {
     *("algorithm/arm input_shape", "algorithm/dann num_domains", "callbacks/ema decay"),
     *("callbacks/linear_probe end_step", "data/emoji max_steps"),
     "callbacks/ema update_starting_at_step",
+    *("algorithm/miro input_shape", "algorithm/miro layers", "algorithm/arith inner_lr"),
+    "algorithm/sand_mask tau",
     "backbone/efficientnet_lite0 lr_factor",
     *("data/emoji holdout_fraction", "data/* batch_size", "data/* steps_per_epoch"),
     "data/* root",  # test_required

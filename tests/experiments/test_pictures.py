@@ -18,7 +18,9 @@ def fit(callback, data):
 
 
 def emoji():
-    return DomainDataModule(Emoji(), batch_size=2, steps_per_epoch=2, holdout_fraction=0.4)
+    # small inputs, since each validation goes over thousands of pictures
+    data = Emoji(image_size=16)
+    return DomainDataModule(data, batch_size=2, steps_per_epoch=2, holdout_fraction=0.4)
 
 
 def test_is_a_picture_in_the_run_folder(tmp_path):

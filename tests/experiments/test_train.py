@@ -290,7 +290,7 @@ class TestErrors:
             (["sed=3"], "no setting `sed`. Did you mean `seed`? Valid at the top level:"),
             (
                 ["algorithm=ermm"],
-                "no option `algorithm=ermm`. Did you mean `erm`? There are: and_mask,",
+                "no option `algorithm=ermm`. Did you mean `erm`? There are: agr_rand,",
             ),
             (["annealing.start_step=-1"], "`start_step` must be an integer of at least 0, got -1."),
             (["data.test_domain=90"], "`test_domain` must be one of ['0', '15', "),

@@ -24,11 +24,12 @@ class RDM(Annealed):
     estimate of the squared maximum mean discrepancy under the sum of eight Gaussian kernels
     exp(-g d^2), g = 1e-4 to 1e3. The variances divide by the number of losses minus 1.
 
-    Source: Nguyen, Do, Duong & Nguyen, WACV 2024, arXiv 2310.18598. As in DomainBed, where domains
-    of unequal size raise an error, a domain with a single sample makes all weights NaN from the
-    first step on, and a GPU is necessary. DomainBed also makes a new optimizer at ``anneal_steps``;
-    here its state is cleared. DomainBed's batches for RDM are larger than those of other
-    algorithms: 88 samples a domain (40 for TerraIncognita and DomainNet).
+    Source: Nguyen, Do, Duong & Nguyen, WACV 2024, arXiv 2310.18598, in DomainBed's form. There,
+    domains of unequal size raise an error, a domain with a single sample makes all weights NaN from
+    the first step on, and a GPU is necessary; none of this holds here. DomainBed makes a new
+    optimizer at ``anneal_steps``, and here its state is cleared. DomainBed's batches for RDM are
+    larger than those of other algorithms: 88 samples a domain (40 for TerraIncognita and
+    DomainNet).
     """
 
     def __init__(
