@@ -6,27 +6,24 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
 from torch import Tensor
 
 from gga_lightning.algorithms import DomainGeneralizer
 from gga_lightning.experiments.checkpoints import replace_file
 from gga_lightning.experiments.configuration import explain
 from gga_lightning.experiments.jobs import Job
+from gga_lightning.experiments.members import Member, check_match, read_member
 from gga_lightning.experiments.models import (
     DEFAULT_SELECTION,
     add_model_options,
-    chosen_checkpoint,
     config_file,
     data_facts,
     made_from,
-    saved_config,
     untrained_model,
 )
 from gga_lightning.experiments.selection import RULES, ValidationHistory, ValidationPass
@@ -37,30 +34,6 @@ __all__ = ["average", "main", "soup"]
 
 State = dict[str, Tensor]
 Evaluate = Callable[[State], ValidationPass]
-
-# what must be equal in the results of all members; the first says what a difference means
-_EQUAL = {
-    "data": "trained on other data",
-    "test_domains": "holds out another domain",
-    "source_domains": "trained on other domains",
-    "classes": "has other classes, or the same in another order",
-    "input_shape": "has inputs of another shape",
-    "preprocess": "prepares images in another way",
-    "split_seed": "has other splits: what it validates on, others may have trained on. Give all "
-    "runs one `data.split_seed`",
-}
-
-
-@dataclass
-class _Member:
-    """A model to average."""
-
-    folder: Path
-    config: DictConfig
-    result: dict[str, Any]
-    state: State
-    step: int
-    accuracy: float  # on the source domains' validation parts
 
 
 def soup(
@@ -106,8 +79,8 @@ def soup(
     """
     out = Path(out)
     _check_arguments(folders, out, weights, greedy)
-    members = [_member(Path(folder), selection, trust) for folder in folders]
-    _check_match(members)
+    members = [read_member(Path(folder), selection, trust) for folder in folders]
+    check_match(members)
     evaluate = _evaluation(members[0], device)
     if greedy:
         shares, found = _greedy(members, evaluate)
@@ -171,51 +144,7 @@ def _check_arguments(
         )
 
 
-def _member(folder: Path, selection: str, trust: Sequence[str]) -> _Member:
-    config = saved_config(folder, trust)
-    result = Job(folder).result()
-    if result is None:
-        raise ValueError(
-            f"{folder} must be a finished run, which has a result.json. Run its command again."
-        )
-    checkpoint = chosen_checkpoint(folder, selection)[1]
-    with made_from(folder / "result.json", "`selections` is damaged"):
-        accuracy = float(result["selections"][selection]["val_acc"])
-    state, step = checkpoint["state_dict"], checkpoint["global_step"]
-    return _Member(folder, config, result, state, step, accuracy)
-
-
-def _check_match(members: Sequence[_Member]) -> None:
-    """Refuses what cannot be averaged, with the first difference."""
-    first, *others = members
-    for other in others:
-        for name, meaning in _EQUAL.items():
-            pair = first.result.get(name), other.result.get(name)
-            if pair[0] != pair[1]:
-                raise ValueError(
-                    f"{other.folder} cannot be averaged with {first.folder}: it {meaning} "
-                    f"(`{name}`: {_short(pair[1])} instead of {_short(pair[0])})."
-                )
-        shapes = [
-            {name: tuple(value.shape) for name, value in member.state.items()}
-            for member in (first, other)
-        ]
-        names = [n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n)]
-        if names:
-            sizes = [shape.get(names[0], "no such weights") for shape in shapes]
-            raise ValueError(
-                f"{other.folder} cannot be averaged with {first.folder}: its model is another "
-                f"one (`{names[0]}`: {sizes[1]} instead of {sizes[0]}). Average runs of one "
-                "backbone and algorithm."
-            )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _evaluation(member: _Member, device: str) -> Evaluate:
+def _evaluation(member: Member, device: str) -> Evaluate:
     """What evaluates weights on the run's own data, as a validation of its training does."""
     with made_from(config_file(member.folder), "the run's data cannot be made"):
         data = make_data(member.config)
@@ -241,7 +170,7 @@ def _evaluation(member: _Member, device: str) -> Evaluate:
     return evaluate
 
 
-def _greedy(members: Sequence[_Member], evaluate: Evaluate) -> tuple[list[float], ValidationPass]:
+def _greedy(members: Sequence[Member], evaluate: Evaluate) -> tuple[list[float], ValidationPass]:
     """The members' weights, and the evaluation of the average."""
     order = sorted(range(len(members)), key=lambda index: -members[index].accuracy)
     chosen, best = order[:1], evaluate(members[order[0]].state)
@@ -256,7 +185,7 @@ def _greedy(members: Sequence[_Member], evaluate: Evaluate) -> tuple[list[float]
 
 def _write(
     out: Path,
-    members: Sequence[_Member],
+    members: Sequence[Member],
     shares: Sequence[float],
     state: State,
     found: ValidationPass,
