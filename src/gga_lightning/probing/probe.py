@@ -115,6 +115,8 @@ class Probe(DomainEvaluator):
         """Tells why runs cannot be recorded; see :meth:`DomainEvaluator.not_recordable`."""
         if self._sandbox.draws_on_the_host:
             return "`fixed_dropout=False` and the loss draws random numbers outside the GPU"
+        if self._sandbox.changes_sparse:
+            return "the loss changes a sparse tensor"
         return super().not_recordable()
 
     def _loss_of(self, name: str) -> Callable[[], Tensor | None]:

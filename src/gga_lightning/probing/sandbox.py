@@ -219,6 +219,11 @@ class Sandbox:
         return [self._doubles.get(id(param), param) for param in params]
 
     @property
+    def changes_sparse(self) -> bool:
+        """Whether a run has changed a sparse tensor, which :meth:`rewind` cannot restore."""
+        return self._twin is not None and self._twin.changes_sparse
+
+    @property
     def has_large(self) -> bool:
         """Whether the module has large tensors or arrays, beside its parameters."""
         return self._twin is not None and self._twin.has_large

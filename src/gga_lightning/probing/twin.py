@@ -12,7 +12,14 @@ from gga_lightning.probing.copier import Copier
 from gga_lightning.probing.memory import Sample
 from gga_lightning.probing.state import Contents, Node, Opaque, Path, text
 from gga_lightning.probing.trees import leaves
-from gga_lightning.probing.values import Array, TensorValue, count_changes, is_strided, same_numbers
+from gga_lightning.probing.values import (
+    Array,
+    SparseValue,
+    TensorValue,
+    count_changes,
+    is_strided,
+    same_numbers,
+)
 
 __all__ = ["Known", "Tripwire", "Twin"]
 
@@ -73,6 +80,8 @@ class Twin(Copier):
 
     Attributes:
         module: The copy.
+        changes_sparse: Whether a first run of a kind has changed a tensor that is sparse or of
+            another class.
     """
 
     def __init__(
@@ -114,6 +123,7 @@ class Twin(Copier):
         self._arrays: list[Array] = []
         self._of_tensor: dict[int, TensorValue] = {}
         self._numbers: dict[int, list[TensorValue]] = {}  # by the ids of what was adopted
+        self.changes_sparse = False
         self._written: dict[int, list[TensorValue]] = {}  # of them, what a run has changed
         self._lent: list[tuple[Path, Tensor, int]] = []  # with their counts of changes
         self._backups: list[tuple[Tensor, Tensor, int]] = []
@@ -235,6 +245,8 @@ class Twin(Copier):
                 )
             self._unwatched.remove(node)
             self._watched.add(node)
+        sparse = [node for node in self.nodes if isinstance(node, SparseValue)]
+        self.changes_sparse |= any(node.changed() for node in sparse)
         numbers = self._numbers.get(id(part), ())
         for node in numbers:
             if not node.may_have_changed():
