@@ -47,6 +47,6 @@ class AgrSum(ManualGeneralizer):
             agreeing: Where they agree, a boolean tensor for each parameter.
 
         Returns:
-            The gradient of the step: ``sums`` itself, but for subclasses.
+            The gradient of the step, which is ``sums`` itself unless a subclass overrides it.
         """
         return sums

@@ -17,7 +17,7 @@ class GroupDRO(DomainGeneralizer):
     the losses' mean over them.
 
     Source: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1. As DomainBed since 2021; SWAD
-    and the paper's suite divide the loss by the number of domains. All domains go through the
+    and the paper's code divide the loss by the number of domains. All domains go through the
     network in one pass, which differs from theirs where BatchNorm is in training mode.
     """
 

@@ -16,7 +16,7 @@ class GSAM(SharpnessAware):
     at theta + rho g / ||g||.
 
     Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. GGA's
-    suite fixes rho at 0.05 whatever is asked for.
+    code fixes rho at 0.05 whatever is asked for.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class MixStyle(DomainGeneralizer):
     the style l s + (1 - l) s' of its own and another sample's, l ~ Beta(alpha, alpha). Only the
     objective mixes: :meth:`forward` and :meth:`domain_loss` are plain.
 
-    Source: Zhou et al., ICLR 2021, arXiv 2104.02008, and its code. GGA's suite mixes nowhere in its
+    Source: Zhou et al., ICLR 2021, arXiv 2104.02008, and its code. GGA's code mixes nowhere in its
     ResNet-18, and always (probability 1) in its ResNet-50.
     """
 

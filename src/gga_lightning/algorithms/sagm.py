@@ -14,7 +14,7 @@ class SAGM(SharpnessAware):
     The step is the mean of the gradient here and of that at theta + (rho / ||g|| - alpha) g.
 
     Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; its code,
-    as we, takes their mean. In GGA's suite it cannot be constructed, and rho is fixed at 0.05.
+    as we, takes their mean. In GGA's code it cannot be constructed, and rho is fixed at 0.05.
     """
 
     def __init__(

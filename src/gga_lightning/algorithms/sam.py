@@ -10,7 +10,7 @@ __all__ = ["SAM"]
 class SAM(SharpnessAware):
     """Steps by the gradient at the displaced parameters, theta + rho g / ||g||.
 
-    Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. GGA's suite
+    Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. GGA's code
     divides by ||g|| as it is, also where it is 0, and updates running statistics in both passes.
     """
 

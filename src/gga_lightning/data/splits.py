@@ -76,7 +76,7 @@ def split_indices(
     Args:
         size: How many samples the domain has.
         fraction: Share of the smaller part, in (0, 1); rounded down.
-        split_seed: The suite's trial seed.
+        split_seed: DomainBed's trial seed.
         domain_index: The domain's place among all domains.
 
     Returns:

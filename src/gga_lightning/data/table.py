@@ -49,7 +49,7 @@ class ImageTable(ListedImages):
         """Reads the list.
 
         Args:
-            file: The CSV file, with a header; see :func:`list_table`.
+            file: The CSV file, with a header; see :func:`gga_lightning.data.table.list_table`.
             root: What paths are relative to; the file's folder if None.
             name: What the data are called; the file's name if None.
             image_size: See :class:`gga_lightning.data.ImageFolders`.

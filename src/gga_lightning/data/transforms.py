@@ -39,7 +39,7 @@ class TrainTransform:
 
     A :class:`CropTransform` and a :class:`ColourTransform`, one after the other. The draws are
     those that torchvision's classes make from the same state of torch's global generator, in the
-    suite's order, and the image is theirs up to a few grey levels.
+    order of DomainBed, and the image is theirs up to a few grey levels.
 
     Source: DomainBed, ``MultipleEnvironmentImageFolder``.
     """

@@ -45,7 +45,7 @@ def draw(name: str, default: Any, kind: str, *bounds: Any, _root_: DictConfig) -
     ``search_space`` is ``domainbed``.
 
     Args:
-        name: The suite's name of it, which is part of the draw's seed, beside ``hparams_seed``
+        name: DomainBed's name of it, which is part of the draw's seed, beside ``hparams_seed``
             and the trial seed: ``data.split_seed``, or ``seed``.
         default: Its value for ``hparams_seed=0``.
         kind: ``log10`` (10^U(a, b)), ``uniform`` (U(a, b)), ``log2_int`` (int(2^U(a, b))),
