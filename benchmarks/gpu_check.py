@@ -26,14 +26,14 @@ import warnings
 from dataclasses import replace
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from models import MODELS
 from paper_step import PaperSearch
+from search_cost import RADIUS, Search, fit
 from torch.nn import functional
 
-from gga_lightning import GradientGuidedAnnealing, Walk
+from gga_lightning import Walk
 
-RADIUS = 1e-5
 CASES = {  # model, samples a domain, candidates a step, rounds
     "mlp 3x32": ("mlp", 32, 250, 3),
     "mnist_cnn 3x32": ("mnist_cnn", 32, 250, 2),
@@ -46,13 +46,6 @@ CASES = {  # model, samples a domain, candidates a step, rounds
 OF_BEFORE = {"mlp 3x32": 0.35, "resnet18 3x4": 0.4, "resnet18 3x32": 0.85, "vit_tiny 3x32": 0.6}
 OF_PAPER, OF_PAPER_RESNET50, BF16_OF_PAPER = 0.70, 1.0, 0.50
 OF_GRADIENTS = 1.15 * 2 / 3  # a rejected candidate needs two of the three domains
-
-
-class Search(GradientGuidedAnnealing):
-    """Without measurements of rounding errors, and with graphs or without."""
-
-    def _measure_resolution(self, *arguments):
-        pass
 
 
 class Timed(Callback):
@@ -76,6 +69,9 @@ class Timed(Callback):
         self.began = time.perf_counter()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.end()
+
+    def end(self):
         if self.device == "cuda":
             torch.cuda.synchronize()
             self.peaks.append(torch.cuda.max_memory_allocated() - self.held)
@@ -93,87 +89,63 @@ def tf32(convolutions):
         torch.backends.cudnn.allow_tf32 = before
 
 
-def trainer(device, *callbacks, steps, precision):
-    return Trainer(
-        callbacks=list(callbacks),
-        max_steps=steps,
-        precision=precision,
-        accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
-
-
-class Repeat:
-    """A loader that yields one batch without end."""
-
-    def __init__(self, batch):
-        self.batch = batch
-
-    def __iter__(self):
-        while True:
-            yield self.batch
-
-
-def made(case, device, quick):
+def model_of(case, quick):
+    """The model with the case's batch and candidates, and the number of rounds."""
     name, samples, candidates, rounds = CASES[case]
-    model = replace(MODELS[name], samples=samples)
     if quick:
         candidates, rounds = 10, 1
+    return replace(MODELS[name], samples=samples, candidates=candidates), rounds
+
+
+def bare(model, device):
+    """A module on the device, and the inputs and targets of its domains."""
     torch.manual_seed(0)
-    return model, model.module(), model.batch(device), candidates, rounds
+    return model.module().to(device).train(), list(model.batch(device).values())
 
 
 def ours(case, device, quick, *, graphs=True, precision="32-true", chosen="float32"):
     """Milliseconds a candidate, and MiB over what was held before."""
-    _, module, batch, candidates, rounds = made(case, device, quick)
+    model, rounds = model_of(case, quick)
     timed = Timed(device)
     settings = {} if chosen == "float32" else {"precision": chosen}  # which earlier versions lack
-    gga = Search(0, rounds + 1, proposal=Walk(RADIUS), num_candidates=candidates, **settings)
+    gga = Search(0, rounds + 1, proposal=Walk(RADIUS), num_candidates=model.candidates, **settings)
     gga.cuda_graphs = graphs
-    fit = trainer(device, timed.first, gga, timed, steps=rounds + 1, precision=precision)
-    fit.fit(module, Repeat(batch))
-    each = [1000 * seconds / candidates for seconds in timed.seconds[1:]]
+    fit(model, device, timed.first, gga, timed, steps=rounds + 1, precision=precision)
+    each = [1000 * seconds / model.candidates for seconds in timed.seconds[1:]]
     return statistics.median(each), max(timed.peaks[1:], default=0) / 2**20
 
 
 def paper(case, device, quick, *, convolutions):
-    _, module, batch, candidates, rounds = made(case, device, quick)
-    module.to(device).train()
-    candidates = max(2, candidates // 4)
+    model, rounds = model_of(case, quick)
+    module, parts = bare(model, device)
+    candidates = max(2, model.candidates // 4)
     network = torch.nn.Sequential(module.featurizer, module.classifier)
-    timed, parts = Timed(device), list(batch.values())
+    timed = Timed(device)
     with tf32(convolutions):
         PaperSearch(network, network[0], RADIUS).step(parts, 2)
         for _ in range(rounds):
             timed.begin()
             PaperSearch(network, network[0], RADIUS).step(parts, candidates)
-            timed.on_train_batch_start(None, None, None, 0)
+            timed.end()
     each = [1000 * seconds / candidates for seconds in timed.seconds]
     return statistics.median(each), max(timed.peaks, default=0) / 2**20
 
 
 def gradients(case, device, quick):
     """Milliseconds of the domains' gradients, without anything around them."""
-    _, module, batch, _, _ = made(case, device, quick)
-    module.to(device).train()
+    module, parts = bare(model_of(case, quick)[0], device)
     params, timed = list(module.parameters()), Timed(device)
     with tf32(False):
         for _ in range(2 if quick else 6):
             timed.begin()
-            for x, y in batch.values():
+            for x, y in parts:
                 torch.autograd.grad(functional.cross_entropy(module(x), y), params)
-            timed.on_train_batch_start(None, None, None, 0)
+            timed.end()
     return 1000 * statistics.median(timed.seconds[1:])
 
 
 def synchronizations(case, device):
     """How often a step of 20 candidates waits for the GPU."""
-    _, module, batch, _, _ = made(case, device, True)
     gga = Search(0, 1, proposal=Walk(RADIUS), num_candidates=20)
     found = []
     act = gga._search
@@ -188,7 +160,7 @@ def synchronizations(case, device):
         return result
 
     gga._search = counted
-    trainer(device, gga, steps=1, precision="32-true").fit(module, Repeat(batch))
+    fit(model_of(case, True)[0], device, gga, steps=1)
     return found[0]
 
 

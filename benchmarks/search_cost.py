@@ -100,10 +100,11 @@ def searched_steps(model, engine, rounds, device, before=None, buffer=0):
     return frame.seconds
 
 
-def fit(model, device, *callbacks, steps, buffer=0):
+def fit(model, device, *callbacks, steps, buffer=0, precision="32-true"):
     trainer = Trainer(
         callbacks=list(callbacks),
         max_steps=steps,
+        precision=precision,
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,
         logger=False,

@@ -1,6 +1,6 @@
 """What CAD and CondCAD share: a contrastive term that mixes the domains' samples."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ __all__ = ["ContrastiveBottleneck"]
 _BASE_TEMPERATURE = 0.07
 
 
-class ContrastiveBottleneck(DomainGeneralizer):
+class ContrastiveBottleneck(DomainGeneralizer, ABC):
     """Minimizes the mean loss and a contrastive term that is small where domains are mixed.
 
     With z_i the features of sample i, T the temperature and s_ij = z_i . z_j / T, the term of

@@ -8,6 +8,7 @@ Its replay reads the parameters where they are in memory, and runs no Python.
 import contextlib
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ class NotRecordable(Exception):
     """An evaluation cannot be replayed. The message says why."""
 
 
-class Recorder:
+class Recorder(ABC):
     """Records operations, to run them again. Subclasses say how.
 
     One recorder serves a whole fit, so that evaluations are compared with replays only once, and
@@ -46,14 +47,15 @@ class Recorder:
         self.compared = False
         self.refusal: str | None = None
 
+    @abstractmethod
     def watched(self) -> contextlib.AbstractContextManager[object]:
         """Surrounds a first run of what will be recorded.
 
         Returns:
             A context manager. It raises an exception where the run does what cannot be recorded.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, body: Callable[[], None]) -> Callable[[], None]:
         """Records a function. This does not compute anything.
 
@@ -63,7 +65,6 @@ class Recorder:
         Returns:
             Does again what the operations of ``body`` do, on the same tensors.
         """
-        raise NotImplementedError
 
     def drawing(self) -> contextlib.AbstractContextManager[object]:
         """Surrounds replays, and whatever sets the random state that they begin with.
@@ -73,7 +74,7 @@ class Recorder:
         """
         return contextlib.nullcontext()
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027, there may be nothing to free
         """Frees what recordings have held, after they are gone."""
 
 
@@ -83,13 +84,14 @@ class CudaRecorder(Recorder):
     The graphs of one recorder share their memory, so only one of them may run at a time. They draw
     random numbers from a copy of the device's generator: if a recording fails, PyTorch leaves the
     generator that it used unusable.
-
-    Args:
-        device: The GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Prepares a stream of its own, on which PyTorch wants graphs to be recorded."""
+        """Prepares a stream of its own, on which PyTorch wants graphs to be recorded.
+
+        Args:
+            device: The GPU.
+        """
         super().__init__()
         self._device = device
         self._stream = torch.cuda.Stream(device)

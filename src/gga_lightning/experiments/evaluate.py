@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +28,7 @@ from gga_lightning.experiments.models import (
     data_facts,
     load_model,
     made_from,
+    quiet_trainer,
     saved_config,
 )
 from gga_lightning.experiments.preprocess import Preprocess
@@ -96,16 +96,7 @@ def evaluate(
     data = _data(folder, config, module.preprocess, overrides, trust)
     data.class_numbers = _class_numbers(data, facts.classes)
     _check_shape(data, facts)
-    with made_from(config_file(folder), "no trainer can be made"):
-        trainer = Trainer(
-            accelerator=device,
-            devices=1,
-            precision=config.trainer.get("precision"),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+    trainer = quiet_trainer(folder, config, device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's, of torch

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from gga_lightning.algorithms import DomainGeneralizer
@@ -27,6 +28,7 @@ __all__ = [
     "data_facts",
     "load_model",
     "made_from",
+    "quiet_trainer",
     "saved_config",
     "untrained_model",
 ]
@@ -119,6 +121,31 @@ def untrained_model(folder: Path, config: DictConfig, facts: Any) -> DomainGener
         config.backbone.weights = None  # a checkpoint has them
     with made_from(config_file(folder), "the model of this configuration cannot be made"):
         return make_algorithm(config, facts)
+
+
+def quiet_trainer(folder: Path, config: DictConfig, device: str, *callbacks: Callback) -> Trainer:
+    """Makes a trainer that evaluates in a run's precision, and prints and saves nothing.
+
+    Args:
+        folder: The run folder, for messages.
+        config: Its configuration.
+        device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+        *callbacks: The trainer's callbacks.
+
+    Returns:
+        The trainer.
+    """
+    with made_from(config_file(folder), "no trainer can be made"):
+        return Trainer(
+            accelerator=device,
+            devices=1,
+            precision=config.trainer.get("precision"),
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

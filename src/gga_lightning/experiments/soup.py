@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
-from gga_lightning.algorithms import DomainGeneralizer
 from gga_lightning.experiments.checkpoints import replace_file
 from gga_lightning.experiments.configuration import explain
 from gga_lightning.experiments.jobs import Job
@@ -22,8 +20,8 @@ from gga_lightning.experiments.models import (
     DEFAULT_SELECTION,
     add_model_options,
     config_file,
-    data_facts,
     made_from,
+    quiet_trainer,
     untrained_model,
 )
 from gga_lightning.experiments.selection import RULES, ValidationHistory, ValidationPass
@@ -48,9 +46,10 @@ def soup(
 ) -> dict[str, Any]:
     """Averages the weights of the models that a selection rule chose from several runs.
 
-    Averaging works for models that were trained from the same weights: pretrained ones with the
-    same classifier. Vary ``data.seed`` (the batches), hyperparameters or algorithms between the
-    runs, and keep ``seed`` (the initial weights) and ``data.split_seed``.
+    The average is evaluated on the first run's data, which must be there. Averaging works for
+    models that were trained from the same weights: pretrained ones with the same classifier. Vary
+    ``data.seed`` (the batches), hyperparameters or algorithms between the runs, and keep ``seed``
+    (the initial weights) and ``data.split_seed``.
 
     Args:
         folders: Two or more finished run folders of ``gga-train``.
@@ -60,7 +59,7 @@ def soup(
             weights 1 - a and a this is the interpolation of WiSE-FT.
         greedy: Whether to begin with the model of the best training-domain validation, and to add
             each other one, from better to worse, only if the average's validation is then no
-            lower. Needs the runs' data.
+            lower.
         selection: See :func:`~gga_lightning.experiments.evaluate.load_model`.
         device: ``"auto"``, ``"cpu"`` or ``"gpu"``, for the validations.
         trust: See :func:`~gga_lightning.experiments.evaluate.load_model`.
@@ -75,7 +74,7 @@ def soup(
     Source: Wortsman et al., "Model soups", ICML 2022, arXiv 2203.05482 (uniform and greedy soup);
     Ramé et al., "Diverse Weight Averaging for Out-of-Distribution Generalization" (DiWA), NeurIPS
     2022, arXiv 2205.09739; Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT),
-    CVPR 2022, arXiv 2109.01903. Unlike these, statistics of BatchNorm layers are averaged too.
+    CVPR 2022, arXiv 2109.01903. Statistics of BatchNorm layers are averaged too.
     """
     out = Path(out)
     _check_arguments(folders, out, weights, greedy)
@@ -83,14 +82,13 @@ def soup(
     check_match(members)
     evaluate = _evaluation(members[0], device)
     if greedy:
-        shares, found = _greedy(members, evaluate)
+        kind, (shares, found) = "greedy", _greedy(members, evaluate)
     else:
-        given = [1.0] * len(members) if weights is None else list(weights)
+        kind, found = "uniform" if weights is None else "weighted", None
+        given = [1.0] * len(members) if weights is None else weights
         shares = [weight / sum(given) for weight in given]
-        found = evaluate(average([member.state for member in members], shares))
-    kind = "greedy" if greedy else "uniform" if weights is None else "weighted"
     state = average([member.state for member in members], shares)
-    return _write(out, members, shares, state, found, kind)
+    return _write(out, members, shares, state, found or evaluate(state), kind)
 
 
 def average(states: Sequence[State], weights: Sequence[float]) -> State:
@@ -148,22 +146,12 @@ def _evaluation(member: Member, device: str) -> Evaluate:
     """What evaluates weights on the run's own data, as a validation of its training does."""
     with made_from(config_file(member.folder), "the run's data cannot be made"):
         data = make_data(member.config)
-    facts = data_facts(member.folder, member.config)
-    module: DomainGeneralizer = untrained_model(member.folder, member.config, facts)
+    module = untrained_model(member.folder, member.config, data)
 
     def evaluate(state: State) -> ValidationPass:
         module.load_state_dict(state)
         history = ValidationHistory()
-        trainer = Trainer(
-            accelerator=device,
-            devices=1,
-            precision=member.config.trainer.get("precision"),
-            callbacks=[history],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = quiet_trainer(member.folder, member.config, device, history)
         trainer.validate(module, datamodule=data, verbose=False)
         return history.evaluations[-1]
 

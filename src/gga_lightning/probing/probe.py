@@ -113,7 +113,7 @@ class Probe(DomainEvaluator):
 
     def not_recordable(self) -> str | None:
         """Tells why runs cannot be recorded; see :meth:`DomainEvaluator.not_recordable`."""
-        if self._sandbox.draws_on_the_host:
+        if self._sandbox.redraws and self._sandbox.draws_elsewhere:
             return "`fixed_dropout=False` and the loss draws random numbers outside the GPU"
         if self._sandbox.changes_sparse:
             return "the loss changes a sparse tensor"

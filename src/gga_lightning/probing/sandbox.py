@@ -44,8 +44,8 @@ class Sandbox:
         part: The copy of the batch to run it on, inside :meth:`run`.
         redraws: Whether each run draws new random numbers.
         draws_random_numbers: Whether a run has drawn random numbers.
-        draws_on_the_host: Whether a run has drawn random numbers from another generator than the
-            device's global one, although each run shall draw new ones.
+        draws_elsewhere: Whether a run has drawn from another generator than the device's global
+            one.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Sandbox:
         self._instead: dict[int, Any] = {}
         self.part: Any = None
         self.draws_random_numbers = False
-        self.draws_on_the_host = False
+        self.draws_elsewhere = False
         self._parts: dict[Hashable, Any] = {}
         self._draws: dict[Hashable, list[tuple[Any, Any]]] = {}
 
@@ -175,8 +175,7 @@ class Sandbox:
                 if not same_random_state(access[0](), state)
             ]
             self.draws_random_numbers |= bool(drawn)
-            elsewhere = any(access is not self._device_random for access, _ in drawn)
-            self.draws_on_the_host |= self.redraws and elsewhere
+            self.draws_elsewhere |= any(a is not self._device_random for a, _ in drawn)
             self._draws[kind] = [] if self.redraws else [(put, s) for (_, put), s in drawn]
 
     def redraw(self, kind: Hashable) -> None:
