@@ -6,6 +6,7 @@ Every Hydra app imports what lies there, so that this module imports next to not
 import itertools
 import re
 import shlex
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ class DomainSweeper(BasicSweeper):
     - ``data.test_domain=all`` holds out every domain of each job's data in turn, ``pairs`` every
       two of them (for leave-one-domain-out validation);
     - ``hydra.sweeper.alternatives`` maps names to lists of alternatives, each a line of overrides
-      that belong together; a job takes one of each list. What is typed wins over them.
+      that belong together; a job takes one of each list. What is typed wins over them;
+    - ``hydra.sweeper.minutes`` ends a sweep early: no batch of jobs begins after them.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class DomainSweeper(BasicSweeper):
         max_batch_size: int | None = None,
         params: dict[str, str] | None = None,
         alternatives: Mapping[str, Sequence[str]] | None = None,
+        minutes: float | None = None,
     ) -> None:
         """Called by Hydra with the settings of ``hydra.sweeper``.
 
@@ -60,8 +63,13 @@ class DomainSweeper(BasicSweeper):
             max_batch_size: Jobs handed to the launcher at a time; all if None.
             params: Setting to its values, as typed on the command line.
             alternatives: A list's name to its alternatives.
+            minutes: How long batches of jobs may begin; without limit if None. A batch has one
+                job then, unless ``max_batch_size`` is given.
         """
+        if minutes is not None and max_batch_size is None:
+            max_batch_size = 1
         super().__init__(max_batch_size, params)
+        self.minutes = minutes
         self.alternatives = alternatives or {}
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -78,6 +86,7 @@ class DomainSweeper(BasicSweeper):
         """
         assert self.launcher is not None
         launch, results = self.launcher.launch, []
+        self._end = float("inf") if self.minutes is None else time.monotonic() + 60 * self.minutes
 
         def launch_and_go_on(*batch: Any, **options: Any) -> list[JobReturn]:
             results.extend(launch(*batch, **options))
@@ -85,6 +94,10 @@ class DomainSweeper(BasicSweeper):
 
         self.launcher.launch = launch_and_go_on
         super().sweep(names_as_text(arguments))
+        if not super().is_done():
+            assert self.overrides is not None
+            left = sum(map(len, self.overrides[self.batch_index :]))
+            print(f"{left} jobs were not begun within {self.minutes:g} minutes.", flush=True)
         returned, failures = [], []
         for result in results:
             try:
@@ -97,6 +110,14 @@ class DomainSweeper(BasicSweeper):
                 "in failure.json and train.log. Fix what they say and give the same command again."
             ) from failures[0]
         return returned
+
+    def is_done(self) -> bool:
+        """Tells Hydra whether to stop: all batches have ended, or the time is over.
+
+        Returns:
+            Whether it is.
+        """
+        return super().is_done() or time.monotonic() >= self._end
 
     def _parse_config(self) -> list[str]:
         return names_as_text(super()._parse_config())
