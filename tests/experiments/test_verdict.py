@@ -2,7 +2,7 @@
 
 import pytest
 
-from gga_lightning.experiments.verdict import judge
+from gga_lightning.experiments.verdict import assess
 from gga_lightning.report.methods import Method
 from gga_lightning.report.rules import Trial
 from gga_lightning.report.statistics import compute_comparison
@@ -39,7 +39,7 @@ def verdict(monkeypatch):
         )
         monkeypatch.setattr("gga_lightning.report.statistics._seconds", lambda method: 1.0)
         accuracies = iter(found.values())
-        return judge(compute_comparison("shapes", "last", methods, ["a"]))
+        return assess(compute_comparison("shapes", "last", methods, ["a"]))
 
     return verdict
 

@@ -17,20 +17,20 @@ from gga_lightning.report.statistics import (
     compute_comparison,
 )
 
-__all__ = ["judge", "verdicts"]
+__all__ = ["assess", "verdicts"]
 
 _RULE = "training_domain_validation"
 
 
 def verdicts(folder: Path, baseline: str) -> list[str]:
-    """Judges the methods of a study.
+    """Assesses the methods of a study.
 
     Args:
         folder: The folder with the study's run folders.
         baseline: What to compare with, ``ALGORITHM/none``.
 
     Returns:
-        Lines of text, for each data set what :func:`judge` says.
+        Lines of text, for each data set what :func:`assess` says.
     """
     by_data: dict[str, list[Run]] = defaultdict(list)
     for run in read_runs([folder]).runs:
@@ -41,11 +41,11 @@ def verdicts(folder: Path, baseline: str) -> list[str]:
         held_out = {run.test_domains for run in runs}
         domains = [name for name in order_domains(runs) if (name,) in held_out]
         comparison = compute_comparison(data, _RULE, arrange(methods, baseline), domains)
-        lines += [f"Verdict on {data}, by training-domain validation:", *judge(comparison)]
+        lines += [f"Verdict on {data}, by training-domain validation:", *assess(comparison)]
     return lines
 
 
-def judge(comparison: Comparison) -> list[str]:
+def assess(comparison: Comparison) -> list[str]:
     """Says of each method whether it helps, and whether by the domains' agreement.
 
     A method helps if its difference to its base is above 0 after Holm's correction for all rows
@@ -65,14 +65,14 @@ def judge(comparison: Comparison) -> list[str]:
     for row in rows:
         if row.method.kind == "control" or row in remedies:
             continue
-        text, good = _judge_method(row, _controls(row, comparison.rows), remedies)
+        text, good = _assess_method(row, _controls(row, comparison.rows), remedies)
         lines.append(f"- {row.method.label!r}: {text}")
         if good:
             advised.append(row.method.label)
     return [*lines, _summary(advised, [*_helpful(remedies)], rows)]
 
 
-def _judge_method(row: Row, controls: Sequence[Row], remedies: Sequence[Row]) -> tuple[str, bool]:
+def _assess_method(row: Row, controls: Sequence[Row], remedies: Sequence[Row]) -> tuple[str, bool]:
     """A method's verdict, and whether it is one to use."""
     found = row.difference
     assert found is not None
