@@ -20,14 +20,15 @@ class Acceptance(Protocol):
 
     A candidate is accepted if its objective is above one bound and its loss is below another.
 
-    Example::
-
-        class LossFalls:
-            def objective_above(self, accepted, index, draw):
-                return accepted.objective
-
-            def loss_below(self, best, start):
-                return start.loss
+    Example:
+        >>> class LossFalls:
+        ...     def objective_above(self, accepted, index, draw):
+        ...         return accepted.objective
+        ...
+        ...     def loss_below(self, best, start):
+        ...         return start.loss
+        >>> isinstance(LossFalls(), Acceptance)
+        True
     """
 
     def objective_above(self, accepted: Score, index: int, draw: float) -> float:
@@ -77,9 +78,11 @@ class Greedy:
     Source: Ballas & Diou, CVPR 2025, the authors' code (``update_simulated_annealing``), where
     the tolerance is fixed at 0.1.
 
-    Example::
-
-        GradientGuidedAnnealing(acceptance=Greedy(loss_tolerance=0.05, reference="start"))
+    Example:
+        >>> best = Score(loss=0.5, min_cosine=0.2, mean_cosine=0.3, objective=0.2)
+        >>> start = Score(loss=1.0, min_cosine=0.1, mean_cosine=0.2, objective=0.1)
+        >>> Greedy(0.25).loss_below(best, start), Greedy(0.25, "start").loss_below(best, start)
+        (0.75, 1.25)
     """
 
     loss_tolerance: float = 0.1
@@ -122,9 +125,12 @@ class Metropolis:
     Source: Kirkpatrick, Gelatt & Vecchi, Science 1983. The paper's code has temperature fields,
     but nothing reads them.
 
-    Example::
-
-        GradientGuidedAnnealing(proposal=Climb(1e-3), acceptance=Metropolis(temperature=0.01))
+    Example:
+        >>> accepted = Score(loss=0.5, min_cosine=0.2, mean_cosine=0.3, objective=0.2)
+        >>> rule = Metropolis(temperature=0.1)
+        >>> bounds = [rule.objective_above(accepted, index, draw=0.5) for index in (0, 100)]
+        >>> [round(bound, 3) for bound in bounds]  # the later, the nearer to the accepted objective
+        [0.131, 0.175]
     """
 
     temperature: float

@@ -47,6 +47,16 @@ def agreement_ascent(
 
     Raises:
         ValueError: If the evaluator does not differentiate one of the moved parameters.
+
+    Example:
+        >>> weight = torch.tensor([1.0, 1.0], requires_grad=True)
+        >>> losses = [lambda: (weight**2).sum(), lambda: (weight[0] - 3) ** 2 + weight[1] ** 2]
+        >>> evaluator = DomainEvaluator(losses, [weight])
+        >>> before = evaluator.evaluate().cosines[0, 1]
+        >>> [direction] = agreement_ascent(evaluator, [weight], "min")
+        >>> weight.data += 0.1 * direction
+        >>> bool(evaluator.evaluate().cosines[0, 1] > before)
+        True
     """
     where = _positions(evaluator.params, moved)
     gradients = evaluator.gradients()

@@ -28,6 +28,12 @@ class Evaluation:
         losses: Each domain's mean loss over its samples, shape ``(D,)``.
         weights: Each domain's share of the samples, D numbers that sum to 1.
         gradients: D gradients with respect to all parameters asked for.
+
+    Example:
+        >>> gradients = [(torch.tensor([1.0, 0.0]),), (torch.tensor([3.0, 4.0]),)]
+        >>> found = Evaluation(torch.tensor([1.0, 3.0]), [0.75, 0.25], gradients)
+        >>> float(found.loss), round(float(found.cosines[0, 1]), 3)
+        (1.5, 0.6)
     """
 
     losses: Tensor
@@ -53,6 +59,15 @@ class DomainEvaluator:
     Attributes:
         params: The parameters differentiated with respect to.
         weights: Each domain's share of the samples.
+
+    Example:
+        >>> weight = torch.tensor([1.0, 1.0], requires_grad=True)
+        >>> losses = [lambda: (weight**2).sum(), lambda: (weight[0] - 3) ** 2 + weight[1] ** 2]
+        >>> evaluator = DomainEvaluator(losses, [weight])
+        >>> evaluator.evaluate().losses
+        tensor([2., 5.])
+        >>> round(evaluator.score("min").min_cosine, 3)
+        -0.316
     """
 
     def __init__(

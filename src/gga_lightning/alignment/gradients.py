@@ -51,6 +51,11 @@ def domain_gradients(
 
     Raises:
         ValueError: If ``params`` is empty.
+
+    Example:
+        >>> weight = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> domain_gradients([weight.sum(), (weight**2).sum()], [weight])
+        [(tensor([1., 1.]),), (tensor([2., 4.]),)]
     """
     params = list(params)
     if not params:
@@ -82,6 +87,11 @@ def gram_matrix(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
 
     Raises:
         ValueError: If there is no gradient or the gradients differ in their number of tensors.
+
+    Example:
+        >>> gram_matrix([(torch.tensor([1.0, 0.0]),), (torch.tensor([3.0, 4.0]),)])
+        tensor([[ 1.,  3.],
+                [ 3., 25.]], dtype=torch.float64)
     """
     size = len(gradients)
     if size == 0 or any(len(gradient) != len(gradients[0]) for gradient in gradients):
@@ -103,6 +113,11 @@ def inner_products(gradient: Sequence[Tensor], others: Sequence[Sequence[Tensor]
 
     Returns:
         Shape ``(len(others),)``, float64.
+
+    Example:
+        >>> one, other = (torch.tensor([1.0, 0.0]),), (torch.tensor([3.0, 4.0]),)
+        >>> inner_products(one, [one, other])
+        tensor([1., 3.], dtype=torch.float64)
     """
     return vector_products(vectors(gradient), [vectors(other) for other in others])
 
@@ -226,6 +241,11 @@ def cosine_matrix(gram: Tensor) -> Tensor:
     Returns:
         Cosines in [-1, 1], shape ``(..., D, D)``. A zero gradient has cosine 0 with every
         gradient, itself included; a non-finite one gives NaN.
+
+    Example:
+        >>> cosine_matrix(torch.tensor([[1.0, 3.0], [3.0, 25.0]]))
+        tensor([[1.0000, 0.6000],
+                [0.6000, 1.0000]])
     """
     norms = gram.diagonal(dim1=-2, dim2=-1).sqrt()
     scale = norms[..., :, None] * norms[..., None, :]
@@ -241,6 +261,10 @@ def pairwise(matrix: Tensor) -> Tensor:
 
     Returns:
         Shape ``(..., D (D - 1) / 2)``, in the order (0, 1), (0, 2), ..., (1, 2), ...
+
+    Example:
+        >>> pairwise(torch.tensor([[1.0, 0.6, -0.2], [0.6, 1.0, 0.1], [-0.2, 0.1, 1.0]]))
+        tensor([ 0.6000, -0.2000,  0.1000])
     """
     rows, columns = torch.triu_indices(*matrix.shape[-2:], offset=1).tolist()
     return matrix[..., rows, columns]
@@ -253,6 +277,11 @@ class Conflict(NamedTuple):
         min: The lowest cosine over the pairs of domains, the quantity that GGA raises.
         mean: Their mean, the quantity that GGA-L reads.
         share: The share of pairs in conflict, that is with a negative cosine, in [0, 1].
+
+    Example:
+        >>> found = conflict_summary(torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+        >>> found.min, found.share
+        (0.5, 0.0)
     """
 
     min: float
@@ -272,6 +301,10 @@ def conflict_summary(cosines: Tensor) -> Conflict:
 
     Raises:
         ValueError: If there are fewer than two domains.
+
+    Example:
+        >>> conflict_summary(torch.tensor([[1.0, -0.5], [-0.5, 1.0]]))
+        Conflict(min=-0.5, mean=-0.5, share=1.0)
     """
     if len(cosines) < 2:
         raise ValueError(f"`cosines` must be of two or more domains, got {len(cosines)}.")

@@ -24,6 +24,16 @@ class Place:
         path: The moves that lead from there to the candidate.
         ascent: Computes the direction in which the objective rises fastest; whether to leave out
             what changes the domains' losses, to first order, is its argument. Set by the search.
+
+    Example:
+        >>> weight = torch.zeros(3)
+        >>> place = Place([weight])
+        >>> place.shift([torch.ones(3)], 0.5)
+        >>> weight
+        tensor([0.5000, 0.5000, 0.5000])
+        >>> place.to_start()
+        >>> weight
+        tensor([0., 0., 0.])
     """
 
     def __init__(
@@ -225,5 +235,10 @@ def uniform_noise(param: Tensor, radius: float, generator: torch.Generator) -> T
 
     Returns:
         The noise, of ``param``'s shape.
+
+    Example:
+        >>> noise = uniform_noise(torch.zeros(2, 3), 0.1, torch.Generator().manual_seed(0))
+        >>> noise.shape, bool(noise.abs().max() <= 0.1)
+        (torch.Size([2, 3]), True)
     """
     return torch.empty_like(param).uniform_(-radius, radius, generator=generator)

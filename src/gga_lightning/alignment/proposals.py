@@ -37,6 +37,16 @@ class Proposal:
 
     Raises:
         ValueError: If ``radius`` is negative or not finite.
+
+    Example:
+        >>> class Ahead(Proposal):
+        ...     def candidates(self, place):
+        ...         place.shift([torch.ones_like(param) for param in place.params], self.radius)
+        ...         yield
+        >>> weight = torch.zeros(2)
+        >>> next(Ahead(0.5).candidates(Place([weight])))
+        >>> weight
+        tensor([0.5000, 0.5000])
     """
 
     radius: float
@@ -97,6 +107,15 @@ class Walk(Proposal):
     coordinate.
 
     Source: Ballas & Diou, CVPR 2025, the authors' code (``update_simulated_annealing``).
+
+    Example:
+        >>> weight = torch.zeros(3)
+        >>> walk = Walk(0.1).candidates(Place([weight]))
+        >>> next(walk)  # moves to the first candidate
+        >>> first = weight.clone()
+        >>> walk.send(False)  # it was rejected: the next candidate adds noise to it
+        >>> bool((weight - first).abs().max() <= 0.1)
+        True
     """
 
     def candidates(self, place: Place) -> Candidates:
@@ -113,6 +132,15 @@ class Ball(Proposal):
     """Independent draws around the search's start: the paper's Algorithm 1 as it is written.
 
     No candidate leaves the box of half-width ``radius``.
+
+    Example:
+        >>> weight = torch.zeros(3)
+        >>> ball = Ball(0.1).candidates(Place([weight]))
+        >>> next(ball)  # moves to the first candidate
+        >>> for _ in range(100):
+        ...     ball.send(False)  # rejected: another draw around the start
+        >>> bool(weight.abs().max() <= 0.1)
+        True
     """
 
     def candidates(self, place: Place) -> Candidates:
@@ -126,7 +154,19 @@ class Ball(Proposal):
 
 @dataclass(frozen=True)
 class Climb(Proposal):
-    """Draws around the last accepted point, so that the search may move far from its start."""
+    """Draws around the last accepted point, so that the search may move far from its start.
+
+    Example:
+        >>> weight = torch.zeros(3)
+        >>> place = Place([weight])
+        >>> climb = Climb(0.1).candidates(place)
+        >>> next(climb)  # moves to the first candidate
+        >>> first = weight.clone()
+        >>> place.accept(best=True)
+        >>> climb.send(True)  # the next candidate is drawn around the accepted one
+        >>> bool((weight - first).abs().max() <= 0.1)
+        True
+    """
 
     def candidates(self, place: Place) -> Candidates:
         """Moves to one candidate after the other; see :meth:`Proposal.candidates`."""
@@ -159,6 +199,15 @@ class Guided(Proposal):
 
     Raises:
         ValueError: If ``radius``, ``steps`` or ``first`` is out of range.
+
+    Example:
+        >>> from gga_lightning.alignment import DomainEvaluator, annealing_search
+        >>> weight = torch.tensor([1.0, 1.0], requires_grad=True)
+        >>> losses = [lambda: (weight**2).sum(), lambda: (weight[0] - 3) ** 2 + weight[1] ** 2]
+        >>> evaluator = DomainEvaluator(losses, [weight])
+        >>> result = annealing_search([weight], evaluator, proposal=Guided(0.1), num_candidates=10)
+        >>> result.gain > 0
+        True
     """
 
     steps: int = 1

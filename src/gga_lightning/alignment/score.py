@@ -35,6 +35,10 @@ class Score(NamedTuple):
         min_cosine: The lowest cosine over the pairs of domains, in [-1, 1].
         mean_cosine: The mean cosine over the pairs, in [-1, 1].
         objective: Whichever of the two the search raises.
+
+    Example:
+        >>> Score.of(0.5, pairs=[0.5, -0.25, 0.5], objective="min")
+        Score(loss=0.5, min_cosine=-0.25, mean_cosine=0.25, objective=-0.25)
     """
 
     loss: float

@@ -38,6 +38,13 @@ class SearchResult:
         accepted: The indices of the accepted candidates.
         share: The share of a guided step's full length that was accepted last; None for random
             proposals, or if none was accepted.
+
+    Example:
+        >>> start = Score(loss=0.5, min_cosine=-0.25, mean_cosine=0.0, objective=-0.25)
+        >>> end = Score(loss=0.75, min_cosine=0.25, mean_cosine=0.5, objective=0.25)
+        >>> result = SearchResult(start, end, scores=[None, end], accepted=[1])
+        >>> result.gain, result.loss_change
+        (0.5, 0.25)
     """
 
     start: Score
@@ -96,6 +103,18 @@ def annealing_search(
     Raises:
         ValueError: If an argument is out of range, there are fewer than two domains, or the
             proposal needs a :class:`DomainEvaluator` and got a function.
+
+    Example:
+        >>> from gga_lightning.alignment import Walk
+        >>> weight = torch.tensor([1.0, 1.0], requires_grad=True)
+        >>> losses = [lambda: (weight**2).sum(), lambda: (weight[0] - 3) ** 2 + weight[1] ** 2]
+        >>> evaluator = DomainEvaluator(losses, [weight])
+        >>> random = torch.Generator().manual_seed(0)
+        >>> result = annealing_search(
+        ...     [weight], evaluator, proposal=Walk(0.1), num_candidates=250, generator=random
+        ... )
+        >>> result.gain > 0, len(result.scores)
+        (True, 250)
     """
     params = list(params)
     _check(params, num_candidates, objective, patience)

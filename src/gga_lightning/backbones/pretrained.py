@@ -24,6 +24,21 @@ class PretrainedFeaturizer(nn.Module):
         lr_factor: What an algorithm multiplies its learning rate by for the parameters in here,
             which are pretrained, while the others are new.
         loaded_weights: What was loaded from a weights file; None without one.
+
+    Example:
+        >>> import torch
+        >>> featurizer = PretrainedFeaturizer(
+        ...     nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        ...     out_features=3,
+        ...     channels=3,
+        ...     normalization=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ...     freeze_batchnorm=True,
+        ...     dropout=0.0,
+        ...     lr_factor=0.1,
+        ...     loaded_weights=None,
+        ... )
+        >>> featurizer(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(

@@ -14,6 +14,10 @@ class MLP(nn.Sequential):
     Attributes:
         out_features: Length of the feature vector, the last entry of ``widths``.
         stages: Names of the submodules after which features may be changed: the layers' ReLUs.
+
+    Example:
+        >>> MLP((1, 8, 8), widths=(64, 32))(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 32])
     """
 
     def __init__(self, input_shape: Sequence[int], widths: Sequence[int] = (32,)) -> None:
@@ -47,6 +51,10 @@ class MNISTCNN(nn.Sequential):
     Attributes:
         out_features: 128.
         stages: Names of the submodules that end a block.
+
+    Example:
+        >>> MNISTCNN((1, 28, 28))(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 128])
     """
 
     out_features = 128

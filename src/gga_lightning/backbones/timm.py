@@ -40,6 +40,11 @@ class TimmFeaturizer(PretrainedFeaturizer):
             training too; their weights and biases are trained all the same.
         lr_factor: What an algorithm multiplies its learning rate by for the parameters in here.
         loaded_weights: What was loaded from a weights file; None without one.
+
+    Example:
+        >>> featurizer = TimmFeaturizer("resnet18", (3, 64, 64))
+        >>> featurizer(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 512])
     """
 
     def __init__(

@@ -27,6 +27,20 @@ class SearchRecord(NamedTuple):
             batch, which the search never saw; None where that was not measured.
         share: The share of a guided step's full length that was accepted last; None for random
             proposals, or if none was accepted.
+
+    Example:
+        >>> record = SearchRecord(
+        ...     step=100,
+        ...     min_cosine_start=-0.25,
+        ...     min_cosine_end=0.0,
+        ...     gain=0.25,
+        ...     candidates=250,
+        ...     accepted=10,
+        ...     loss_change=0.01,
+        ...     seconds=1.5,
+        ... )
+        >>> record.accepted / record.candidates
+        0.04
     """
 
     step: int

@@ -75,9 +75,13 @@ class GradientGuidedAnnealing(DomainGradientCallback):
     Source: Ballas & Diou, "Gradient-Guided Annealing for Domain Generalization", CVPR 2025,
     arXiv 2502.20162.
 
-    Example::
-
-        trainer = Trainer(callbacks=[GradientGuidedAnnealing()])
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning import GradientGuidedAnnealing, Guided
+        >>> gga = GradientGuidedAnnealing(0, 100, proposal=Guided(0.01, relative=True))
+        >>> trainer = Trainer(max_steps=5000, callbacks=[gga], logger=False)
+        >>> [gga.should_search(step) for step in (0, 99, 100)]
+        [True, True, False]
     """
 
     label = "GGA"

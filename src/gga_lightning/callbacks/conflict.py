@@ -23,6 +23,11 @@ class ConflictRecord(NamedTuple):
         step: The optimizer step.
         domains: The D domains' names.
         cosines: Their gradients' cosine matrix, shape ``(D, D)``, float64, on the CPU.
+
+    Example:
+        >>> record = ConflictRecord(50, ("art", "photo"), torch.tensor([[1.0, -0.5], [-0.5, 1.0]]))
+        >>> float(record.cosines[0, 1])
+        -0.5
     """
 
     step: int
@@ -42,10 +47,12 @@ class GradientConflictMonitor(DomainGradientCallback):
     It runs before the other callbacks, wherever it is in the list (after :class:`RandomState`).
     So it reads the weights as the last training step left them, before a search moves them.
 
-    Example::
-
-        monitor = GradientConflictMonitor(every_n_steps=50)
-        Trainer(callbacks=[monitor]).fit(module, data)
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> monitor = GradientConflictMonitor(every_n_steps=50)
+        >>> trainer = Trainer(max_steps=5000, callbacks=[monitor], logger=False)
+        >>> monitor.records  # a ConflictRecord for each measurement, once the trainer has trained
+        []
     """
 
     label = "Conflict"

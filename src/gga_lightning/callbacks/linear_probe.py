@@ -33,9 +33,11 @@ class LinearProbe(Callback):
     Out-of-Distribution", ICLR 2022. There the classifier is trained to the end before fine-tuning
     begins; here for as many steps as you give (ERM++ uses 501).
 
-    Example::
-
-        trainer = Trainer(callbacks=[LinearProbe(end_step=100)])
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning import GradientGuidedAnnealing
+        >>> callbacks = [LinearProbe(end_step=100), GradientGuidedAnnealing(100, 201)]
+        >>> trainer = Trainer(max_steps=5000, callbacks=callbacks, logger=False)
     """
 
     def __init__(self, end_step: int, *, parameters: ParameterChoice = r"featurizer\.") -> None:

@@ -41,9 +41,11 @@ class GradientGuidedNoise(DomainGradientCallback):
 
     Source: Ballas & Diou, CVPR 2025, arXiv 2502.20162, Algorithm 2 (GGA-L).
 
-    Example::
-
-        trainer = Trainer(callbacks=[GradientGuidedNoise(gamma=1e-3)])
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> noise = GradientGuidedNoise(gamma=1e-3, end_step=1000)
+        >>> control = GradientGuidedNoise(gamma=1e-3, end_step=1000, modulation="constant")
+        >>> trainer = Trainer(max_steps=5000, callbacks=[noise], logger=False)
     """
 
     label = "GGA-L"

@@ -30,10 +30,11 @@ class RandomState(Callback):
     It runs before all other callbacks, wherever it is in the list, so that they draw from the
     restored state too.
 
-    Example::
-
-        trainer = Trainer(callbacks=[GradientGuidedAnnealing(), RandomState()])
-        trainer.fit(module, data, ckpt_path="last.ckpt")
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning import GradientGuidedAnnealing
+        >>> trainer = Trainer(callbacks=[GradientGuidedAnnealing(), RandomState()], logger=False)
+        >>> # trainer.fit(module, data) begins a training; with ckpt_path="last" it resumes one
     """
 
     place = 0

@@ -72,9 +72,12 @@ class SWAD(Callback):
         start_step: The first step after which weights are in the average, or None.
         end_step: The first step after that with weights that are not.
 
-    Example::
-
-        Trainer(callbacks=[SWAD()], val_check_interval=100).fit(module, data)
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> swad = SWAD(patience=3, monitor="val/loss")
+        >>> trainer = Trainer(val_check_interval=100, callbacks=[swad], logger=False)
+        >>> swad.start_step is None  # until the average begins
+        True
     """
 
     def __init__(

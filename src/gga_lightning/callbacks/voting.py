@@ -25,6 +25,11 @@ class VoteRecord(NamedTuple):
         step: The optimizer step.
         share: The share of the coordinates that moved (of their change, for ``"snr"``), in
             [0, 1].
+
+    Example:
+        >>> record = VoteRecord(step=0, share=0.25)
+        >>> f"{record.share:.0%} of the coordinates moved"
+        '25% of the coordinates moved'
     """
 
     step: int
@@ -74,9 +79,11 @@ class GradientAgreementVoting(DomainGradientCallback):
     Source: this project; docs/when-to-use-which.md has the measurements. Its relative AND-mask
     (Parascandolo et al., ICLR 2021) masks the gradient, by one batch, for the whole training.
 
-    Example::
-
-        trainer = Trainer(callbacks=[GradientAgreementVoting(end_step=200)])
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> voting = GradientAgreementVoting(end_step=200)
+        >>> control = GradientAgreementVoting(end_step=200, control="shuffle_domains")
+        >>> trainer = Trainer(max_steps=800, callbacks=[voting], logger=False)
     """
 
     label = "Voting"

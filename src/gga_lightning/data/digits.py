@@ -50,6 +50,14 @@ class Digits:
         classes: ``"0"`` to ``"9"``; ``"0 to 4"`` and ``"5 to 9"`` for ``colour``.
         num_classes: 10, or 2 for ``colour``.
         input_shape: ``(1, 8, 8)``; ``(2, 8, 8)`` for ``colour``; ``(94,)`` for ``shortcut``.
+
+    Example:
+        >>> digits = Digits("rotation")
+        >>> list(digits.domains)
+        ['0', '15', '30', '45', '60', '75']
+        >>> image, target = digits.domains["15"][0]
+        >>> image.shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, shift: str = "rotation", *, seed: int = 0) -> None:

@@ -110,7 +110,13 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
 
 
 class ListedImages:
-    """Domains of image files: what the two ways to list them share."""
+    """Domains of image files: what the two ways to list them share.
+
+    Example:
+        >>> from gga_lightning.data import ImageTable
+        >>> issubclass(ImageFolders, ListedImages), issubclass(ImageTable, ListedImages)
+        (True, True)
+    """
 
     name: str
     domains: Mapping[str, DomainImages]
@@ -195,6 +201,17 @@ class ImageFolders(ListedImages):
         input_shape: ``(3, image_size, image_size)``.
         train_transform: What turns a decoded image into a training input.
         eval_transform: The same for evaluation.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as root:
+        ...     for place in ("photo/cat", "photo/dog", "sketch/cat"):
+        ...         (Path(root) / place).mkdir(parents=True)
+        ...         Image.new("RGB", (8, 8)).save(Path(root) / place / "1.png")
+        ...     pets = ImageFolders(root)
+        >>> pets.classes, {name: len(images) for name, images in pets.domains.items()}
+        (['cat', 'dog'], {'photo': 2, 'sketch': 1})
     """
 
     def __init__(

@@ -29,6 +29,17 @@ class DomainDataset(Protocol):
         domains: Domain name to its samples, pairs (input, integer target).
         num_classes: How many classes the targets have.
         input_shape: Shape of one input.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> from gga_lightning.data import DomainDataModule
+        >>> class Mine:
+        ...     name, num_classes, input_shape = "mine", 2, (3,)
+        ...     domains = {d: TensorDataset(torch.zeros(40, 3), torch.arange(40) % 2) for d in "ab"}
+        >>> data = DomainDataModule(Mine(), test_domain="b", batch_size=4)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> {name: inputs.shape for name, (inputs, targets) in batch.items()}
+        {'a': torch.Size([4, 3])}
     """
 
     @property
@@ -55,6 +66,12 @@ class DomainLoaders(LightningDataModule):
         input_shape: Shape of one input.
         class_numbers: The number that evaluation batches have for each class, for a model that
             numbers them in another way; None for the data set's own.
+
+    Example:
+        >>> from gga_lightning.data import DomainDataModule, Toy
+        >>> data = DomainDataModule(Toy())
+        >>> isinstance(data, DomainLoaders), data.domains, data.classes
+        (True, ['centre', 'right', 'left'], ['negative', 'positive'])
     """
 
     def __init__(self, dataset: DomainDataset, *, eval_batch_size: int, num_workers: int) -> None:

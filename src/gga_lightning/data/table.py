@@ -23,7 +23,7 @@ _Row = tuple[int, list[str]]  # the line on which a row begins, and its cells
 
 
 class ImageTable(ListedImages):
-    """Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
+    r"""Images listed in a CSV file with the columns ``path``, ``label`` and ``domain``.
 
     With a column ``group``, which names the object, patient or scene that an image shows,
     :class:`gga_lightning.data.DomainDataModule` splits by these.
@@ -31,6 +31,18 @@ class ImageTable(ListedImages):
     Domains come in the order in which the file first names them, classes in alphabetical order,
     images in the file's order. Attributes and the reading of files and names as in
     :class:`gga_lightning.data.ImageFolders`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as root:
+        ...     Image.new("RGB", (8, 8)).save(Path(root) / "1.png")
+        ...     Image.new("RGB", (9, 9)).save(Path(root) / "2.png")
+        ...     rows = ["path,label,domain", "1.png,cat,photo", "2.png,dog,sketch", ""]
+        ...     _ = (Path(root) / "pets.csv").write_text("\n".join(rows))
+        ...     pets = ImageTable(Path(root) / "pets.csv")
+        >>> pets.name, pets.classes, list(pets.domains)
+        ('pets', ['cat', 'dog'], ['photo', 'sketch'])
     """
 
     def __init__(

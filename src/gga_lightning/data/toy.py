@@ -22,6 +22,11 @@ class Toy:
         classes: ``"negative"`` and ``"positive"``, after the first coordinate's mean.
         num_classes: 2.
         input_shape: ``(2,)``.
+
+    Example:
+        >>> toy = Toy(gap=3.0)
+        >>> {name: len(points) for name, points in toy.domains.items()}
+        {'centre': 250, 'right': 250, 'left': 1250}
     """
 
     name = "toy"

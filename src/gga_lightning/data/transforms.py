@@ -42,6 +42,10 @@ class TrainTransform:
     order of DomainBed, and the image is theirs up to a few grey levels.
 
     Source: DomainBed, ``MultipleEnvironmentImageFolder``.
+
+    Example:
+        >>> TrainTransform(32)(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape
+        torch.Size([3, 32, 32])
     """
 
     def __init__(self, size: int = 224) -> None:
@@ -135,7 +139,12 @@ class ColourTransform:
 
 
 class EvalTransform(_Resizing):
-    """Resizes both sides, bilinear with antialiasing: no crop, the aspect ratio not kept."""
+    """Resizes both sides, bilinear with antialiasing: no crop, the aspect ratio not kept.
+
+    Example:
+        >>> EvalTransform(32)(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape
+        torch.Size([3, 32, 32])
+    """
 
     def __call__(self, image: Tensor) -> Tensor:
         """Resizes an image.

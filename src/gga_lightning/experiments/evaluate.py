@@ -53,6 +53,11 @@ class Accuracy(NamedTuple):
             domain that the model was trained on.
         samples: How many there are.
         accuracy: In [0, 1].
+
+    Example:
+        >>> found = Accuracy(domain="sketch", part="test", samples=200, accuracy=0.5)
+        >>> f"{found.domain}: {found.accuracy:.0%}"
+        'sketch: 50%'
     """
 
     domain: str

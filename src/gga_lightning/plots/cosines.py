@@ -138,6 +138,11 @@ def plot_cosine_matrix(
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    Example:
+        >>> figure = plot_cosine_matrix([[1.0, -0.2], [-0.2, 1.0]], ["art", "photo"])
+        >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        ['art', 'photo']
     """
     values = np.asarray(cosines, dtype=float)
     count = len(domains)

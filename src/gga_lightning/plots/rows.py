@@ -154,6 +154,11 @@ def plot_search(
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    Example:
+        >>> figure = plot_search(["erm + gga"], gains=[0.2], transfers=[0.1])
+        >>> figure.axes[0].get_xlabel()
+        'mean gain in cosine of a searched step (better →)'
     """
     own = shaped("gains", gains, (len(labels),))
     moved = shaped("transfers", transfers, (len(labels),))
@@ -211,6 +216,11 @@ def plot_cost(
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    Example:
+        >>> figure = plot_cost(["erm", "erm + gga"], seconds=[60, 90], search_seconds=[0, 30])
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        [' 60 s', ' 90 s, 33% search']
     """
     whole = shaped("seconds", seconds, (len(labels),))
     search = shaped("search_seconds", search_seconds, (len(labels),))

@@ -40,6 +40,12 @@ class Domain:
         batch: Its samples: what ``domain_loss`` takes.
         size: How many samples it has.
         step: The training batch with this domain's samples only: what ``training_step`` takes.
+
+    Example:
+        >>> samples = (torch.zeros(2, 3), torch.tensor([0, 1]))
+        >>> domain = Domain("photo", samples, size=2, step={"photo": samples})
+        >>> domain.name, domain.size
+        ('photo', 2)
     """
 
     name: str
@@ -51,14 +57,16 @@ class Domain:
 class Splitter:
     """Sees training batches as domains, each further batch in the way of the first.
 
-    Example::
-
-        splitter = Splitter()
-        for domain in splitter((inputs, targets, ["photo", "sketch", "photo"])):
-            print(domain.name, domain.size)  # photo 2, sketch 1
-
     Attributes:
         source: Where the domains of the last batch came from, in words.
+
+    Example:
+        >>> splitter = Splitter()
+        >>> batch = (torch.zeros(3, 5), torch.tensor([0, 1, 0]), ["photo", "sketch", "photo"])
+        >>> {domain.name: domain.size for domain in splitter(batch)}
+        {'photo': 2, 'sketch': 1}
+        >>> splitter.source
+        'the labels batch[2]'
     """
 
     def __init__(self, split: Split | None = None) -> None:
@@ -146,6 +154,14 @@ def shuffle_domains(domains: Sequence[Domain], generator: torch.Generator) -> li
 
     Raises:
         ValueError: If the domains' batches cannot be joined.
+
+    Example:
+        >>> domains = Splitter()({"photo": (torch.zeros(2),), "sketch": (torch.ones(2),)})
+        >>> mixed = shuffle_domains(domains, torch.Generator().manual_seed(0))
+        >>> [(domain.name, domain.size) for domain in mixed]
+        [('photo', 2), ('sketch', 2)]
+        >>> sorted(torch.cat([domain.batch[0] for domain in mixed]).tolist())
+        [0.0, 0.0, 1.0, 1.0]
     """
     sizes = [domain.size for domain in domains]
     order = torch.randperm(sum(sizes), generator=generator)
