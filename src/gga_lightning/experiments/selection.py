@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from gga_lightning.report.results import earliest_best, mean
+from gga_lightning.report.results import earliest_best, part_means
 
 __all__ = ["RULES", "ValidationHistory", "ValidationPass", "select"]
 
@@ -53,11 +53,7 @@ class ValidationHistory(Callback):
             if name.endswith("/acc") and name.count("/") > 1
         }
         # not the logged means, which are rounded: gga-report computes its means from these too
-        val, oracle, test = (
-            mean(value for name, value in each.items() if name.partition("/")[0] in parts)
-            for parts in (("val",), ("oracle", "seen"), ("test",))
-        )
-        self.evaluations.append(ValidationPass(trainer.global_step, val, oracle, test, each))
+        self.evaluations.append(ValidationPass(trainer.global_step, *part_means(each), each))
 
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""

@@ -1,4 +1,4 @@
-"""``gga-report``: finished runs to tables and plots."""
+"""``gga-report``: makes tables and plots from finished runs."""
 
 import argparse
 import importlib.metadata
@@ -30,12 +30,12 @@ _FORMATS = ("table", "markdown", "latex", "csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``gga-report``, with the process's arguments if None; returns the exit status."""
+    """Runs ``gga-report`` with these arguments or the process's; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
         _report(options)
     except BrokenPipeError:
-        # nobody reads on, which is no error; Python's own words at the end go nowhere either
+        # the reader closed the pipe, which is no error; Python must not report it at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
@@ -99,21 +99,14 @@ def _report(options: argparse.Namespace) -> None:
     studies = [_study(data, runs, options.baseline) for data, runs in by_data.items()]
     if options.baseline is not None:
         _check_baseline(options.baseline, studies)
+    domainbed = options.error == "domainbed"
     comparisons = [
-        comparison
+        compute_comparison(study.data, rule, study.methods, study.domains, domainbed=domainbed)
         for rule in rules
         for study in studies
-        for comparison in [
-            compute_comparison(
-                study.data,
-                rule,
-                study.methods,
-                study.domains,
-                domainbed=options.error == "domainbed",
-            )
-        ]
-        if options.selection != ["all"] or any(row.cells for row in comparison.rows)
     ]
+    if options.selection == ["all"]:
+        comparisons = [c for c in comparisons if any(row.accuracies for row in c.rows)]
     parts = _parts(comparisons, paper=options.paper)
     parts += [note for study in studies for note in version_notes(study.data, study.runs)]
     repeated = [finding for study in studies for finding in study.repeated]
@@ -125,7 +118,7 @@ def _report(options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class _Study:
-    """The runs of one data set, sorted into rows."""
+    """The runs of one data set, grouped into methods."""
 
     data: str
     runs: Sequence[Run]
@@ -146,18 +139,14 @@ def _rules(names: Sequence[str]) -> list[str]:
 
 
 def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[Run]]:
-    """The runs of each data set that has any with one domain held out."""
+    """Groups the runs by data set; leaves out data sets without a run that holds out one domain."""
     places: dict[str, set[str | None]] = defaultdict(set)
     for run in reading.runs:
         places[run.data].add(run.data_path)
     found: dict[str, list[Run]] = defaultdict(list)
     for run in reading.runs:
         found[_data_name(run, places[run.data])].append(run)
-    usable = {
-        name: runs
-        for name, runs in sorted(found.items())
-        if any(len(run.test_domains) == 1 for run in runs)
-    }
+    usable = _usable(dict(sorted(found.items())))
     if not usable:
         raise ValueError(_nothing(reading))
     names = {alias for name, runs in usable.items() for alias in (name, runs[0].data)}
@@ -168,14 +157,13 @@ def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[R
 
 
 def _on_seen_groups(by_data: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
-    """The runs of data that are split by group, with their accuracies on the groups seen."""
-    found = {
-        f"{data}, seen groups": [run for run in map(seen_groups, runs) if run is not None]
-        for data, runs in by_data.items()
-    }
-    found = {
-        name: runs for name, runs in found.items() if any(len(r.test_domains) == 1 for r in runs)
-    }
+    """Replaces the accuracies by those on seen groups; leaves out data without groups."""
+    found = _usable(
+        {
+            f"{data}, seen groups": [run for run in map(seen_groups, runs) if run is not None]
+            for data, runs in by_data.items()
+        }
+    )
     if not found:
         raise ValueError(
             "`--part seen` needs runs whose held-out domain has groups that were trained on in "
@@ -184,8 +172,12 @@ def _on_seen_groups(by_data: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]
     return found
 
 
+def _usable(by_data: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
+    return {name: runs for name, runs in by_data.items() if any(run.single for run in runs)}
+
+
 def _data_name(run: Run, places: Collection[str | None]) -> str:
-    """A data set's name, with the end of its path where others have the same name."""
+    """Names a data set, with the end of its path if several have the same name."""
     if len(places) == 1:
         return run.data
     if run.data_path is None:
@@ -198,7 +190,7 @@ def _data_name(run: Run, places: Collection[str | None]) -> str:
 
 
 def _nothing(reading: Reading) -> str:
-    """Why there is no table."""
+    """Explains why there is no table."""
     kinds = Counter(finding.kind for finding in reading.findings)
     if reading.runs:
         kinds["with more than one domain held out"] = len(reading.runs)
@@ -210,7 +202,7 @@ def _nothing(reading: Reading) -> str:
 
 def _study(data: str, runs: Sequence[Run], baseline: str | None) -> _Study:
     methods, repeated = group_methods(runs)
-    held_out = {run.test_domains[0] for run in runs if len(run.test_domains) == 1}
+    held_out = {run.test_domains[0] for run in runs if run.single}
     return _Study(
         data,
         runs,
@@ -231,7 +223,7 @@ def _listed(labels: Iterable[str]) -> str:
 
 
 def _parts(comparisons: Sequence[Comparison], *, paper: bool) -> list[Table | Note]:
-    """Tables and notes, rule by rule and data set by data set."""
+    """Makes the tables and notes of each rule and data set, and the overviews of each rule."""
     parts: list[Table | Note] = []
     told: set[str] = set()
     for comparison in comparisons:
@@ -267,20 +259,17 @@ def _no_differences(comparison: Comparison) -> Note:
 def _write(
     parts: Sequence[Table | Note], comparisons: Sequence[Comparison], options: argparse.Namespace
 ) -> None:
-    """The tables to the standard output; notes too, unless they would spoil it for a program."""
-    tables = [part for part in parts if isinstance(part, Table)]
+    """Writes to the standard output; in formats for other programs, notes to the standard error."""
     notes = [part for part in parts if isinstance(part, Note)]
     if options.format == "table":
         sys.stdout.write(to_text(parts))
     elif options.format == "markdown":
         sys.stdout.write(to_markdown(parts))
+    elif options.format == "latex":
+        sys.stdout.write(to_latex(part for part in parts if isinstance(part, Table)))
+        sys.stderr.write(to_text(notes))
     else:
-        text = (
-            to_latex(tables)
-            if options.format == "latex"
-            else to_csv(tidy(comparisons, paper=options.paper))
-        )
-        sys.stdout.write(text)
+        sys.stdout.write(to_csv(tidy(comparisons, paper=options.paper)))
         sys.stderr.write(to_text(notes))
     sys.stdout.flush()
 

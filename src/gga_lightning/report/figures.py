@@ -2,30 +2,30 @@
 
 import hashlib
 import itertools
+import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from gga_lightning.plots import plot_accuracies, plot_cost, plot_differences, plot_search
 from gga_lightning.report.methods import Method
-from gga_lightning.report.results import Run
-from gga_lightning.report.rules import RULES, Trial, seeds
-from gga_lightning.report.statistics import Comparison, Difference
-from gga_lightning.report.tables import AVERAGE, SeedMarks, errors_text
+from gga_lightning.report.rules import RULES, seeds
+from gga_lightning.report.statistics import Cell, Comparison, Difference
+from gga_lightning.report.tables import SeedMarks, by_label, errors_text
 
 __all__ = ["save_figures"]
 
-_MISSING = float("nan")
 _NOTE_LENGTH = 14  # characters
 _NAME_LENGTH = 240  # bytes of a file's name; file systems take 255
 
 
 def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
-    """Draws accuracies and differences under each rule, searches and costs once."""
+    """Saves figures of accuracies and differences under each rule, and of searches and costs."""
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Figure] = {}
     for rule, grouped in itertools.groupby(comparisons, key=lambda c: c.rule):
@@ -48,115 +48,101 @@ def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
 
 
 def _file_name(text: str) -> str:
-    """A name that every file system takes; a changed one gets a hash, so that no two are equal."""
+    """Makes a valid file name; a hash keeps changed names apart."""
     name = re.sub(r"[^\w.,=+-]+", "_", text).encode()[:_NAME_LENGTH].decode(errors="ignore")
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _accuracies(comparison: Comparison) -> Figure:
-    rows = comparison.rows
-    cells = [[*(row.cells.get(d) for d in comparison.domains), row.average] for row in rows]
-    marks = SeedMarks(cell.trials for line in cells for cell in line if cell is not None)
+    lines = [row.cells for row in comparison.rows]
+    marks = SeedMarks(itertools.chain(*lines))
     return plot_accuracies(
-        [row.method.shown for row in rows],
-        [row.method.kind for row in rows],
-        [*comparison.domains, AVERAGE],
-        [[_MISSING if cell is None else cell.mean for cell in line] for line in cells],
-        [[_MISSING if c is None or c.error is None else c.error for c in line] for line in cells],
+        [row.method.shown for row in comparison.rows],
+        [row.method.kind for row in comparison.rows],
+        comparison.columns,
+        _values(lines, "mean"),
+        _values(lines, "error"),
         title=f"{comparison.data}: {RULES[comparison.rule]}",
-        notes=[[_note(marks, None if c is None else c.trials) for c in line] for line in cells],
+        notes=[[_note(marks, cell) for cell in line] for line in lines],
         axis="accuracy on the held-out domain in % (better \u2192), "
         f"{errors_text(comparison)}; n = {len(marks.usual)}, {seeds(marks.usual)}",
     )
 
 
-def _note(marks: SeedMarks, trials: tuple[Trial, ...] | None) -> str:
-    """What is written where the seeds are not the usual ones, or where there are none."""
-    if trials is None:
-        return "no complete seed"
-    if not marks.mark(trials):
-        return ""
-    named = seeds(trials)
-    return f"n = {len(trials)}, {named if len(named) <= _NOTE_LENGTH else 'other seeds'}"
-
-
 def _differences(comparisons: Sequence[Comparison]) -> Figure:
-    found = {
-        (row.method.label, comparison.data): row.difference
-        for comparison in comparisons
-        for row in comparison.rows
-        if row.difference is not None
-    }
-    methods = {row.method.label: row.method for c in comparisons for row in c.rows}
-    named: dict[str, dict[str, None]] = {}
-    for row in (row for comparison in comparisons for row in comparison.rows):
+    rows = [row for comparison in comparisons for row in comparison.rows]
+    kinds = {row.method.label: row.method.kind for row in rows}
+    named: dict[str, dict[str, None]] = defaultdict(dict)
+    for row in rows:
         if row.method.base is not None:
-            named.setdefault(row.method.label, {})[row.method.base] = None
+            named[row.method.label][row.method.base] = None
     bases = {label: ", ".join(found) for label, found in named.items()}
-    labels = list(bases)
-    names = [comparison.data for comparison in comparisons]
-    marks = SeedMarks(difference.trials for difference in found.values())
-    lines = [[found.get((label, name)) for name in names] for label in labels]
     single = len(set(bases.values())) == 1
+    marks = SeedMarks(row.difference for row in rows)
+    found = by_label(comparisons)
+    lines = [[row and row.difference for row in found[label]] for label in bases]
     return plot_differences(
-        labels if single else [f"{label} vs {bases[label]}" for label in labels],
-        [methods[label].kind for label in labels],
-        [[_MISSING if d is None else d.mean for d in line] for line in lines],
-        [[_ends(difference) for difference in line] for line in lines],
-        names,
-        samples=[[() if d is None else d.values for d in line] for line in lines],
-        notes=[[_note(marks, None if d is None else d.trials) for d in line] for line in lines],
-        axis=f"difference to {bases[labels[0]] if single else 'the base'} in points "
+        list(bases) if single else [f"{label} vs {base}" for label, base in bases.items()],
+        [kinds[label] for label in bases],
+        _values(lines, "mean"),
+        np.stack([_values(lines, "low"), _values(lines, "high")], axis=-1),
+        [comparison.data for comparison in comparisons],
+        samples=[[d.values if d else () for d in line] for line in lines],
+        notes=[[_note(marks, difference) for difference in line] for line in lines],
+        axis=f"difference to {next(iter(bases.values())) if single else 'the base'} in points "
         "(better \u2192), mean and 95 % t interval; "
         f"n = {len(marks.usual)} pairs, {seeds(marks.usual)}",
     )
 
 
-def _ends(difference: Difference | None) -> list[float]:
-    if difference is None or difference.low is None or difference.high is None:
-        return [_MISSING, _MISSING]
-    return [difference.low, difference.high]
+def _values(lines: Sequence[Sequence[Cell | Difference | None]], name: str) -> np.ndarray:
+    """Collects an attribute of all numbers; what is None becomes NaN."""
+    return np.array([[getattr(found, name, None) for found in line] for line in lines], dtype=float)
+
+
+def _note(marks: SeedMarks, number: Cell | Difference | None) -> str:
+    """Writes the number of seeds where they are not the usual ones."""
+    if number is None:
+        return "no complete seed"
+    if not marks.mark(number):
+        return ""
+    named = seeds(number.trials)
+    return f"n = {len(number.trials)}, {named if len(named) <= _NOTE_LENGTH else 'other seeds'}"
 
 
 def _search(data: str, methods: Sequence[Method]) -> Figure:
-    labels, count = _with_counts(methods, [len(_gains(m, "mean_gain")) for m in methods])
+    gains = [_gains(method, "mean_gain") for method in methods]
+    transfers = [_gains(method, "mean_transfer") for method in methods]
+    labels, count = _with_counts(methods, [len(found) for found in gains])
     return plot_search(
         labels,
-        [float(np.mean(_gains(method, "mean_gain"))) for method in methods],
-        [
-            float(np.mean(values)) if values else _MISSING
-            for values in (_gains(method, "mean_transfer") for method in methods)
-        ],
+        [fmean(found) for found in gains],
+        [fmean(found) if found else math.nan for found in transfers],
         title=f"{data}: what the search gains, n = {count} runs",
     )
 
 
 def _gains(method: Method, name: str) -> list[float]:
-    found = (getattr(run.search, name) for run in _timed(method) if run.search is not None)
+    found = (getattr(run.search, name) for run in method.main_runs if run.search is not None)
     return [value for value in found if value is not None]
 
 
 def _cost(data: str, methods: Sequence[Method]) -> Figure:
-    runs = [_timed(method) for method in methods]
+    runs = [method.main_runs for method in methods]
     labels, count = _with_counts(methods, [len(found) for found in runs])
     return plot_cost(
         labels,
-        [np.mean([run.seconds for run in found]) for found in runs],
-        [np.mean([run.search.seconds if run.search else 0.0 for run in found]) for found in runs],
+        [fmean(run.seconds for run in found) for found in runs],
+        [fmean(run.search.seconds if run.search else 0.0 for run in found) for found in runs],
         title=f"{data}: time of a run, mean of n = {count} runs",
     )
 
 
 def _with_counts(methods: Sequence[Method], counts: Sequence[int]) -> tuple[list[str], int]:
-    """The rows' names, with the number of runs where it is not the usual one, which follows."""
+    """Labels the rows, with their number of runs if it is not the usual one, which follows."""
     usual = Counter(counts).most_common(1)[0][0]
     labels = [
         method.label if count == usual else f"{method.label} (n = {count})"
         for method, count in zip(methods, counts, strict=True)
     ]
     return labels, usual
-
-
-def _timed(method: Method) -> Sequence[Run]:
-    """The runs with one domain held out, if there are any."""
-    return [run for run in method.runs if len(run.test_domains) == 1] or method.runs

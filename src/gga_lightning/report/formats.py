@@ -1,4 +1,4 @@
-"""Writing a report as a table for the terminal, Markdown, LaTeX or CSV."""
+"""Writes a report as tables for the terminal, Markdown, LaTeX or CSV."""
 
 import csv
 import io
@@ -17,9 +17,9 @@ from gga_lightning.report.tidy import COLUMNS
 
 __all__ = ["to_csv", "to_latex", "to_markdown", "to_text"]
 
-_GAP = 2  # between columns, with the divider, which is blank
-_LABELS = 3  # a share of the width that labels may take before they are wrapped
-_NARROW = 20
+_GAP = 2  # characters between columns, one of which is the blank divider
+_LABELS = 3  # in a table that is too wide, labels take at most this fraction of the width,
+_NARROW = 20  # or this many characters
 _LATEX_HEAD = r"""
 % Needs booktabs and graphicx; for names in other alphabets also XeLaTeX or LuaLaTeX.
 % A whole document, with this text saved as tables.tex:
@@ -51,27 +51,27 @@ _LATEX = {
 
 
 def to_text(parts: Iterable[Table | Note], width: int | None = None) -> str:
-    """Writes for a terminal of this width, its own if None; a table too wide is continued below."""
+    """Writes for a terminal of this width, its own if None; continues wide tables below."""
     width = width or shutil.get_terminal_size().columns
     output = io.StringIO()
-    console = Console(file=output, width=width, color_system=None)
+    console = Console(
+        file=output, width=width, color_system=None, markup=False, emoji=False, highlight=False
+    )
     for part in parts:
         if isinstance(part, Note):
             indent = "  " if part.lines else ""
-            console.print(part.text, markup=False, highlight=False)
+            console.print(part.text)
             output.writelines(f"{indent}{line}\n" for line in part.lines)
         else:
-            console.print(part.title, style="bold", markup=False, highlight=False)
-            for block in _blocks(part, width):
+            for block in (part.title, *_blocks(part, width), part.caption):
                 console.print(block)
-            console.print(part.caption, markup=False, highlight=False)
         output.write("\n")
     lines = output.getvalue().splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def to_markdown(parts: Iterable[Table | Note]) -> str:
-    """Writes Markdown as GitHub reads it."""
+    """Writes GitHub's Markdown."""
     texts: list[str] = []
     for part in parts:
         if isinstance(part, Table):
@@ -87,7 +87,7 @@ def to_markdown(parts: Iterable[Table | Note]) -> str:
 
 
 def to_latex(tables: Iterable[Table]) -> str:
-    """Writes LaTeX tables with labels and the best in bold, after a comment on what they need."""
+    """Writes LaTeX tables with labels and bold best values, after a comment on how to use them."""
     texts = [_LATEX_HEAD.lstrip()]
     labels: Counter[str] = Counter()
     for table in tables:
@@ -101,7 +101,7 @@ def to_latex(tables: Iterable[Table]) -> str:
             ]
             for r, row in enumerate(table.rows)
         ]
-        # braces, since [ or * after a line's end would be an argument of it
+        # the braces keep [ or * from being read as an argument of the \\ before
         head, *lines = (
             "    {}" + " & ".join(row) + r" \\" for row in (list(map(_latex, table.columns)), *rows)
         )
@@ -126,18 +126,18 @@ def to_latex(tables: Iterable[Table]) -> str:
 
 
 def to_csv(lines: Iterable[Mapping[str, object]]) -> str:
-    """Writes comma-separated values: numbers with six decimals, nothing for what is missing."""
+    """Writes comma-separated values: numbers with six decimals, missing ones as empty fields."""
     output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
+    writer.writeheader()
     for line in lines:
-        values = [line.get(name) for name in COLUMNS]
-        writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in values])
+        texts = {name: f"{v:.6f}" if isinstance(v, float) else v for name, v in line.items()}
+        writer.writerow(texts)
     return output.getvalue()
 
 
 def _blocks(table: Table, width: int) -> Iterable[RichTable]:
-    """The table, in as many parts below one another as the width asks for."""
+    """Divides a table into as few tables as the width allows, to print below one another."""
     columns = list(zip(table.columns, *table.rows, strict=True))
     widths = [max(map(cell_len, texts)) for texts in columns]
     labels = widths[0]
@@ -155,19 +155,14 @@ def _blocks(table: Table, width: int) -> Iterable[RichTable]:
 
 
 def _block(columns: Sequence[Sequence[str]], chosen: Sequence[int], labels: int) -> RichTable:
-    block = RichTable(box=box.HORIZONTALS, padding=(0, _GAP - 1, 0, 0), pad_edge=False)
-    block.show_edge = False
+    padding = (0, _GAP - 1, 0, 0)
+    block = RichTable(box=box.HORIZONTALS, padding=padding, pad_edge=False, show_edge=False)
     block.add_column(columns[0][0], max_width=labels, overflow="fold")
     for index in chosen:
         block.add_column(columns[index][0], justify="right", overflow="fold")
     for texts in list(zip(*(columns[index] for index in (0, *chosen)), strict=True))[1:]:
-        block.add_row(*map(_literal, texts))
+        block.add_row(*texts)
     return block
-
-
-def _literal(text: str) -> str:
-    """Brackets as they are, not as rich's markup."""
-    return text.replace("[", "\\[")
 
 
 def _markdown_line(texts: Sequence[str]) -> str:
@@ -175,13 +170,11 @@ def _markdown_line(texts: Sequence[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    for sign in "\\|*<`":
-        text = text.replace(sign, f"\\{sign}")
-    return text
+    return re.sub(r"[\\|*<`]", r"\\\g<0>", text)
 
 
 def _latex(text: str) -> str:
-    """Special characters escaped, minus signs, and two hyphens kept from becoming a dash."""
-    escaped = "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    """Escapes special characters, writes minus signs, and keeps hyphens from becoming dashes."""
+    escaped = " ".join(text.split()).translate(str.maketrans(_LATEX))
     signed = re.sub(r"(?<![\w.-])-(?=\d)", "$-$", escaped)
     return signed.replace("--", "-{}-").replace("--", "-{}-")

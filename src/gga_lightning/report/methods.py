@@ -1,4 +1,4 @@
-"""Which runs make a row: a method is an algorithm, an annealing and all that was set besides."""
+"""Groups runs into methods: an algorithm, an annealing and all other settings."""
 
 import itertools
 import json
@@ -10,13 +10,13 @@ from typing import Any
 from gga_lightning.report.results import Run
 from gga_lightning.report.runs import Finding
 
-__all__ = ["CONTROLS", "Method", "group_methods", "order_domains"]
+__all__ = ["CONTROLS", "Method", "group_methods", "order_domains", "row_name"]
 
 _UNSET, _DRAWN = "unset", "drawn"
 
 CONTROLS = ("annealing.control", "annealing.modulation", "data.shuffle_domains")
 
-_IDLE = {"data.dataset.cache"}  # of no effect on accuracies
+_IDLE = {"data.dataset.cache"}  # without effect on accuracies
 _SEEDS = {"seed", "split_seed"}  # `data.seed` is among a run's settings only if it is another one
 
 
@@ -26,9 +26,9 @@ class Method:
 
     Attributes:
         algorithm: The base algorithm's name.
-        annealing: The annealing's, ``"none"`` without.
-        label: What the row is called; no two methods of a data set share one.
-        runs: Its runs, by held-out domains, trial and draw of hyperparameters.
+        annealing: The annealing's name, ``"none"`` without one.
+        label: The row's name, unique in its data set.
+        runs: Its runs, sorted by held-out domains, trial and draw of hyperparameters.
         kind: ``"baseline"``, ``"control"``, ``"plain"`` (ERM alone, with other settings than the
             baseline) or ``"method"``.
         settings: Names and values, without seeds; equal for all draws of hyperparameters.
@@ -45,8 +45,18 @@ class Method:
 
     @property
     def bare(self) -> bool:
-        """Whether no setting is in the label."""
-        return self.label == _name(self.algorithm, self.annealing)
+        """Whether the label names no setting."""
+        return self.label == row_name(self.algorithm, self.annealing)
+
+    @property
+    def combination(self) -> str:
+        """``algorithm/annealing``, as ``--baseline`` takes it."""
+        return f"{self.algorithm}/{self.annealing}"
+
+    @property
+    def main_runs(self) -> Sequence[Run]:
+        """The runs with one held-out domain; all runs if there are none."""
+        return [run for run in self.runs if run.single] or self.runs
 
     @property
     def shown(self) -> str:
@@ -55,11 +65,17 @@ class Method:
         return f"{self.label} ({count} diverged)" if count else self.label
 
 
-def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
-    """Sorts the runs of one data set into methods.
+def row_name(algorithm: str, annealing: str) -> str:
+    """Names an algorithm with an annealing, such as ``erm + gga``."""
+    return algorithm if annealing == "none" else f"{algorithm} + {annealing}"
 
-    Labels name as many settings as tell the methods of an algorithm and annealing apart, but not a
-    value that most of those methods have, nor, where no value is, ``null`` and ``false``.
+
+def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
+    """Groups the runs of one data set into methods.
+
+    Labels name just enough settings to tell apart the methods of an algorithm and annealing. They
+    omit the value that most of these methods share or, without such a value, ``null`` and
+    ``false``.
 
     Args:
         runs: Runs of one data set.
@@ -68,53 +84,46 @@ def group_methods(runs: Iterable[Run]) -> tuple[list[Method], list[Finding]]:
         The methods by label, and the runs that repeat another one's method, domain, trial and
         draw.
     """
-    named: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    named: dict[tuple[str, str], dict[frozenset[tuple[str, str]], list[Run]]] = defaultdict(dict)
     for run in runs:
-        named[run.algorithm, run.annealing].append(run)
+        named[run.algorithm, run.annealing].setdefault(_settings(run), []).append(run)
     methods: list[Method] = []
     findings: list[Finding] = []
-    for (algorithm, annealing), members in named.items():
-        groups: dict[frozenset[tuple[str, str]], list[Run]] = defaultdict(list)
-        for run in members:
-            groups[_settings(run)].append(run)
-        labels = _labels([dict(identity) for identity in groups])
+    for (algorithm, annealing), groups in named.items():
+        labels = _labels([dict(settings) for settings in groups])
         for label, (settings, group) in zip(labels, groups.items(), strict=True):
             kept, repeated = _once(group)
             findings += repeated
-            text = _name(algorithm, annealing) + label
+            text = row_name(algorithm, annealing) + label
             methods.append(Method(algorithm, annealing, text, kept, _kind(kept[0]), settings))
     return sorted(methods, key=lambda method: method.label), findings
 
 
 def order_domains(runs: Iterable[Run]) -> list[str]:
-    """Finds the domains' order in the data set from what single runs know of it.
+    """Recovers the order of the domains in the data set.
 
     Args:
-        runs: Runs of one data set. Each lists its source domains in order; where its held-out
-            domain comes in is for the others to tell.
+        runs: Runs of one data set. Each lists its source domains in order; the place of its
+            held-out domain follows from other runs.
 
     Returns:
-        All domains. Where the runs leave the order open, numbers by value and names by alphabet;
-        altogether so if they contradict each other.
+        All domains. Where the runs leave the order open, numbers are sorted by value and names
+        alphabetically; all domains are, if the runs contradict each other.
     """
     lists = {run.source_domains for run in runs} | {
         (name,) for r in runs for name in r.test_domains
     }
-    after: dict[str, set[str]] = {name: set() for names in lists for name in names}
+    before: dict[str, set[str]] = {name: set() for names in lists for name in names}
     for names in lists:
         for earlier, later in itertools.pairwise(names):
-            after[later].add(earlier)
+            before[later].add(earlier)
     order: list[str] = []
-    while len(order) < len(after):
-        free = [name for name in after if name not in order and after[name] <= set(order)]
+    while len(order) < len(before):
+        free = [name for name in before if name not in order and before[name] <= set(order)]
         if not free:
-            return sorted(after, key=_natural)
+            return sorted(before, key=_natural)
         order.append(min(free, key=_natural))
     return order
-
-
-def _name(algorithm: str, annealing: str) -> str:
-    return algorithm if annealing == "none" else f"{algorithm} + {annealing}"
 
 
 def _kind(run: Run) -> str:
@@ -125,7 +134,7 @@ def _kind(run: Run) -> str:
 
 
 def _settings(run: Run) -> frozenset[tuple[str, str]]:
-    """A run's settings as texts, equal for all draws of a search of hyperparameters."""
+    """Writes a run's settings as texts; all draws of a hyperparameter search have the same ones."""
     pairs = {
         name: _text(value)
         for name, value in run.settings.items()
@@ -136,7 +145,7 @@ def _settings(run: Run) -> frozenset[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    """A setting's value; 1 and 1.0 are the same."""
+    """Writes a setting's value; 1 and 1.0 give the same text."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -146,7 +155,7 @@ def _text(value: Any) -> str:
 
 
 def _labels(methods: Sequence[Mapping[str, str]]) -> list[str]:
-    """What tells methods of one algorithm and annealing apart, in brackets."""
+    """Writes, in brackets, the settings that tell methods of the same name apart."""
     names = sorted({name for method in methods for name in method})
     values = {name: [method.get(name, _UNSET) for method in methods] for name in names}
     differing = [n for n in names if len(set(values[n])) > 1 and not _follows(n, values)]
@@ -161,7 +170,7 @@ def _labels(methods: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _enough(values: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> list[str]:
-    """As many settings as tell the methods apart: the chief ones, then those that tell most."""
+    """Chooses the controls and the backbone, then the settings that tell most methods apart."""
     chosen = [name for name in texts if name in (*CONTROLS, "backbone")]
 
     def told_apart(*more: str) -> int:
@@ -177,7 +186,7 @@ def _enough(values: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> li
 
 
 def _usual(values: Sequence[str]) -> str | None:
-    """What goes without saying: what most methods have, else to leave a thing out."""
+    """Finds the value that labels omit: that of most methods, or else null or false."""
     [(common, count)] = Counter(values).most_common(1)
     if 2 * count > len(values):
         return common
@@ -185,7 +194,7 @@ def _usual(values: Sequence[str]) -> str | None:
 
 
 def _follows(name: str, values: Mapping[str, list[str]]) -> bool:
-    """Whether a setting is the same wherever the kind of thing that it belongs to is the same."""
+    """Whether a setting follows from the class of the object that it belongs to."""
     parts = _plain(name).split(".")
     owners = [".".join(parts[:end]) for end in range(1, len(parts))]
     kinds = [kind for owner in owners for kind in (owner, f"{owner}._target_") if kind in values]
@@ -199,12 +208,12 @@ def _follows(name: str, values: Mapping[str, list[str]]) -> bool:
 
 
 def _plain(name: str) -> str:
-    """What a setting is called: an object's ``_target_`` is the object."""
+    """Names a setting; the ``_target_`` of an object has the object's name."""
     return name.removesuffix("._target_")
 
 
 def _shortest(name: str, names: Iterable[str]) -> str:
-    """The shortest tail of a dotted name that no other of the names ends in."""
+    """Finds the shortest end of a dotted name that is not also the end of another name."""
     parts = name.split(".")
     tails = [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
     others = [f".{other}" for other in names if other != name]
@@ -212,7 +221,7 @@ def _shortest(name: str, names: Iterable[str]) -> str:
 
 
 def _short_value(value: str, values: Iterable[str]) -> str:
-    """A class without its module, if that is clear."""
+    """Writes a class without its module, unless another value has a class of that name."""
     head, _, tail = value.rpartition(".")
     if not head or not all(part.isidentifier() for part in value.split(".")):
         return value
@@ -221,7 +230,7 @@ def _short_value(value: str, values: Iterable[str]) -> str:
 
 
 def _once(runs: Iterable[Run]) -> tuple[tuple[Run, ...], list[Finding]]:
-    """One run for each job, the first by path, in order."""
+    """Keeps the first run of each trial, draw and held-out domains, and reports the others."""
     kept: dict[tuple[Any, ...], Run] = {}
     findings: list[Finding] = []
     for run in runs:
@@ -234,6 +243,7 @@ def _once(runs: Iterable[Run]) -> tuple[tuple[Run, ...], list[Finding]]:
 
 
 def _natural(name: str) -> tuple[float, str]:
+    """Sorts numbers by value, and names after them."""
     try:
         return float(name), name
     except ValueError:

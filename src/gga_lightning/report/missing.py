@@ -1,11 +1,12 @@
-"""The commands that fill a table's gaps, made from the overrides of runs that are there."""
+"""Writes the commands that fill a table's gaps, from the overrides of the runs that exist."""
 
+import itertools
 import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gga_lightning.report.methods import Method, order_domains
 from gga_lightning.report.results import Run
@@ -15,15 +16,17 @@ __all__ = ["MissingJob", "commands", "missing_jobs"]
 
 _VARIED = ("data.test_domain", "seed", "data.split_seed", "hparams_seed")
 _KEYWORDS = {"null", "true", "false", "inf", "nan", "all", "pairs"}
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class MissingJob(NamedTuple):
-    """One training.
+    """A run that does not exist.
 
     Attributes:
-        domains: The held-out domain, or two of them.
-        trial: The seeds.
-        draw: Which draw of hyperparameters.
+        domains: Its one or two held-out domains.
+        trial: Its seeds.
+        draw: The number of its draw of hyperparameters.
     """
 
     domains: tuple[str, ...]
@@ -34,27 +37,22 @@ class MissingJob(NamedTuple):
 def missing_jobs(
     method: Method, domains: Sequence[str], *, trials: Iterable[Trial] = (), pairs: bool = False
 ) -> list[MissingJob]:
-    """Lists what a method lacks: each trial and each of its draws, with each domain held out.
+    """Lists the missing runs of a method: all its trials and draws are needed for all domains.
 
     Args:
         method: The method.
         domains: The held-out domains of the table.
-        trials: Trials wanted beside those that it has runs of: the baseline's, to compare with.
-        pairs: Whether also jobs with two held-out domains are needed, a column's domain and
-            another one, as leave-one-domain-out validation does.
+        trials: Further trials that are needed: those of the row to compare with.
+        pairs: Whether leave-one-domain-out validation is wanted, which also needs runs that hold
+            out two domains: one of ``domains`` and any other one.
 
     Returns:
         The jobs, in order of domains, trials and draws.
     """
     wanted: list[tuple[str, ...]] = [(domain,) for domain in domains]
     if pairs:
-        every = order_domains(method.runs)
-        wanted += [
-            (one, other)
-            for index, one in enumerate(every)
-            for other in every[index + 1 :]
-            if one in domains or other in domains
-        ]
+        every = itertools.combinations(order_domains(method.runs), 2)
+        wanted += [pair for pair in every if not set(pair).isdisjoint(domains)]
     there = {(frozenset(r.test_domains), trial_of(r), r.hparams_seed) for r in method.runs}
     own = {(trial, draw) for names, trial, draw in there if pairs or len(names) == 1}
     settings = sorted(own | {(trial, draw) for trial in trials for _, draw in own})
@@ -67,42 +65,38 @@ def missing_jobs(
 
 
 def commands(method: Method, jobs: Iterable[MissingJob]) -> list[str]:
-    """Writes few shell commands that run exactly these jobs, by the overrides of the runs."""
-    groups: dict[_Template, dict[int, list[MissingJob]]] = {}
+    """Writes as few shell commands as possible that run exactly these jobs of a method."""
+    groups: dict[_Template, list[MissingJob]] = defaultdict(list)
     for job in jobs:
-        draws = groups.setdefault(_template(method.runs, job), {})
-        draws.setdefault(job.draw, []).append(job._replace(draw=0))
+        groups[_template(method.runs, job)].append(job)
     searched = any(run.hyperparameters or run.hparams_seed for run in method.runs)
     texts: list[str] = []
-    for template, draws in groups.items():
-        alike: dict[tuple[MissingJob, ...], list[int]] = defaultdict(list)
-        for draw, lacking in sorted(draws.items()):
-            alike[tuple(lacking)].append(draw)
-        for lacking, numbers in alike.items():
-            drawn = [f"hparams_seed={','.join(map(str, numbers))}"] if searched else []
-            for held_out, seeds in _rectangles(lacking):
+    for template, members in groups.items():
+        by_draw = sorted(members, key=lambda job: job.draw)
+        for draws, alike in _together((job.draw, job._replace(draw=0)) for job in by_draw):
+            drawn = [f"hparams_seed={','.join(map(str, draws))}"] if searched else []
+            for held_out, seeds in _rectangles(alike):
                 texts.append(_command(template, held_out, seeds, drawn))
     return texts
 
 
 class _Template(NamedTuple):
-    """What a job is started with, but for domains and numbers, and how it spells domains."""
+    """A job's overrides except for domains and seeds, and whether it quotes domains."""
 
     overrides: tuple[str, ...]
     quoting: bool
 
 
 def _template(runs: Sequence[Run], job: MissingJob) -> _Template:
-    """That of the run most like the job."""
+    """Takes the template of a run with the same draw or, if drawn values differ, the same trial."""
 
     def likeness(run: Run) -> tuple[bool, bool]:
-        return run.hparams_seed == job.draw, bool(run.hyperparameters) and (
-            trial_of(run) == job.trial
-        )
+        same_trial = trial_of(run) == job.trial
+        return run.hparams_seed == job.draw, bool(run.hyperparameters) and same_trial
 
     named = [(_key(override), override) for override in max(runs, key=likeness).overrides]
     kept = [override for key, override in named if key not in _VARIED]
-    if any(key == "sweep" for key, _ in named):  # its own lists of alternatives are not wanted
+    if any(key == "sweep" for key, _ in named):  # this job's alternative is in its overrides
         kept.append("~hydra.sweeper.alternatives")
     if job.trial.split_seed != job.trial.seed:
         kept.append(f"data.split_seed={job.trial.split_seed}")
@@ -112,7 +106,7 @@ def _template(runs: Sequence[Run], job: MissingJob) -> _Template:
 
 
 def _sweep_folder(runs: Sequence[Run]) -> list[str]:
-    """Where a sweep's jobs lie, if not where they do by default."""
+    """Writes the override for the folder of the sweep, unless it is Hydra's default."""
     found = {run.folder.parent for run in runs if run.folder.name.endswith(f"-{run.config_hash}")}
     if len(found) != 1 or found == {Path("multirun")}:
         return []
@@ -125,22 +119,24 @@ def _key(override: str) -> str:
     return override.lstrip("+").partition("=")[0]
 
 
-def _rectangles(jobs: Iterable[MissingJob]) -> list[tuple[list[tuple[str, ...]], list[int]]]:
-    """Domains that lack the same seeds together, or seeds that lack the same domains."""
-    seeds: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    domains: dict[int, list[tuple[str, ...]]] = defaultdict(list)
-    for job in jobs:
-        seeds[job.domains].append(job.trial.seed)
-        domains[job.trial.seed].append(job.domains)
-    by_seeds: dict[tuple[int, ...], list[tuple[str, ...]]] = defaultdict(list)
-    for names, lacking in seeds.items():
-        by_seeds[tuple(lacking)].append(names)
-    by_domains: dict[tuple[tuple[str, ...], ...], list[int]] = defaultdict(list)
-    for seed, names in domains.items():
-        by_domains[tuple(names)].append(seed)
+def _rectangles(jobs: Sequence[MissingJob]) -> list[tuple[list[tuple[str, ...]], list[int]]]:
+    """Divides jobs into groups, each of which has all seeds for all of its domains."""
+    by_seeds = _together((job.domains, job.trial.seed) for job in jobs)
+    by_domains = _together((job.trial.seed, job.domains) for job in jobs)
     if len(by_domains) < len(by_seeds):
-        return [(list(names), lacking) for names, lacking in by_domains.items()]
-    return [(names, list(lacking)) for lacking, names in by_seeds.items()]
+        return [(domains, seeds) for seeds, domains in by_domains]
+    return by_seeds
+
+
+def _together(pairs: Iterable[tuple[K, V]]) -> list[tuple[list[K], list[V]]]:
+    """Lists the values of each key, and the keys that have the same values."""
+    values: dict[K, list[V]] = defaultdict(list)
+    for key, value in pairs:
+        values[key].append(value)
+    keys: dict[tuple[V, ...], list[K]] = defaultdict(list)
+    for key, found in values.items():
+        keys[tuple(found)].append(key)
+    return [(same, list(found)) for found, same in keys.items()]
 
 
 def _command(
@@ -158,13 +154,13 @@ def _command(
 
 
 def _shell(text: str) -> str:
-    """A word for the shell, in the quotes that read better."""
+    """Quotes an argument for the shell, with the quotes that need no escapes if possible."""
     double = "'" in text and not set(text) & set('"$`\\!')
     return f'"{text}"' if double else shlex.quote(text)
 
 
 def _quoted(name: str, numbers: bool = False) -> str:
-    """A name as Hydra reads it; ``numbers``: a number stays a text, as with ``all`` domains."""
+    """Quotes a name for Hydra if needed; ``numbers``: numbers too, as ``test_domain=all`` does."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|0|[1-9][0-9]*", name)
     if plain and name.lower() not in _KEYWORDS and not (numbers and name.isdigit()):
         return name

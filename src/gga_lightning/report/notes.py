@@ -1,4 +1,4 @@
-"""What a report says below its tables: gaps, versions, folders that do not count."""
+"""Writes the notes below the tables: on missing runs, versions, and folders that do not count."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from gga_lightning.report.tables import Note
 
 __all__ = ["finding_notes", "gap_note", "version_notes"]
 
-# what a finished run's absence is called, in the order in which it is told
+# kind of finding to its name in a note, in the order of the notes
 _FINDINGS = {
     "left out": "left out",
     "conflict": "in conflict",
@@ -25,26 +25,21 @@ _FINDINGS = {
 
 
 def gap_note(comparison: Comparison, told: set[str]) -> list[Note]:
-    """Names the commands that fill the gaps, and adds them to those that were told before."""
+    """Writes the commands that fill a table's gaps and are new, and adds them to ``told``."""
     pairs = comparison.rule == LEAVE_ONE_OUT
     trials = {row.method.label: set(map(trial_of, row.method.runs)) for row in comparison.rows}
-    lines = [
-        command
-        for row in comparison.rows
-        for compared in [trials.get(row.method.base or "", set())]
-        for command in commands(
-            row.method,
-            missing_jobs(row.method, comparison.domains, trials=compared, pairs=pairs),
-        )
-    ]
-    new = [line for line in lines if line not in told]
+    new: list[str] = []
+    for method in (row.method for row in comparison.rows):
+        compared = trials.get(method.base or "", set())
+        jobs = missing_jobs(method, comparison.domains, trials=compared, pairs=pairs)
+        new += [command for command in commands(method, jobs) if command not in told]
     told.update(new)
     text = f"Runs that are missing from {comparison.data} ({RULES[comparison.rule]}):"
     return [Note(text, new, code=True)] if new else []
 
 
 def finding_notes(findings: Iterable[Finding]) -> list[Note]:
-    """Names the folders that are not counted, in a note for each kind."""
+    """Lists the folders of the findings, in one note for each kind."""
     order = list(_FINDINGS)
     ordered = sorted(findings, key=lambda finding: (order.index(finding.kind), finding.folder))
     notes: list[Note] = []
@@ -56,7 +51,7 @@ def finding_notes(findings: Iterable[Finding]) -> list[Note]:
 
 
 def version_notes(data: str, runs: Iterable[Run]) -> list[Note]:
-    """Names the packages whose versions differ between the runs of one data set."""
+    """Names the packages whose versions differ among the runs of one data set."""
     counts = Counter(found for run in runs for found in run.versions.items())
     notes: list[Note] = []
     for package, grouped in groupby(sorted(counts), key=lambda found: found[0]):

@@ -1,15 +1,15 @@
-"""The numbers that the GGA paper prints, to be shown beside one's own.
+"""The results that the GGA paper prints, to compare with one's own.
 
-Source: Ballas & Diou, "Gradient-Guided Annealing for Domain Generalization", CVPR 2025, its two
-result tables as pictured in the README of the official repository. Neither the model selection
-rule nor the number of trials is said there, and several of the other methods' values are taken
-over from earlier papers.
+Source: Ballas & Diou, "Gradient-Guided Annealing for Domain Generalization", CVPR 2025, the two
+result tables as pictured in the README of the official repository. It does not state the model
+selection rule or the number of trials. Several values of other methods are from earlier papers.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gga_lightning.report.bases import find_baseline
+from gga_lightning.report.methods import row_name
 from gga_lightning.report.rules import RULES
 from gga_lightning.report.statistics import Comparison, Row, compare
 from gga_lightning.report.tables import (
@@ -22,7 +22,7 @@ from gga_lightning.report.tables import (
     points_text,
 )
 
-__all__ = ["DATASETS", "PRINTED", "Printed", "paper_table", "printed_label"]
+__all__ = ["DATASETS", "PRINTED", "Printed", "paper_table"]
 
 _NOTE = (
     "Paper: Ballas & Diou, CVPR 2025, tables as pictured in the official repository's README, "
@@ -41,17 +41,17 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Printed:
-    """What the paper prints for one method on one data set.
+    """The paper's numbers for one method on one data set.
 
     Attributes:
         data: Our name of the data set.
         algorithm: Our name of the base algorithm.
         annealing: ``"none"``, ``"gga"`` or ``"gga_l"``.
-        mean: Average accuracy over the held-out domains in percent, None where only the change
-            is printed.
-        error: What is printed after the mean.
-        change: Change of the algorithm's average with the annealing, in points; None where only
-            the mean is printed.
+        mean: Average accuracy over the held-out domains in percent; None if only the change is
+            printed.
+        error: The number printed after the mean.
+        change: Change of the algorithm's average by the annealing, in points; None if only the
+            mean is printed.
     """
 
     data: str
@@ -102,21 +102,19 @@ PRINTED = tuple(found for line in _TABLE.splitlines() for found in _printed(line
 
 
 def paper_table(comparison: Comparison) -> tuple[Table, Note] | None:
-    """Lays out the paper's printed numbers beside these; None for data that it does not have."""
+    """Lays out the paper's numbers beside the user's; None for data that the paper lacks."""
     if comparison.data not in DATASETS:
         return None
-    marks = SeedMarks(row.average.trials for row in comparison.rows if row.average is not None)
+    marks = SeedMarks(row.average for row in comparison.rows)
     rows = [
         [
-            printed_label(printed),
+            row_name(printed.algorithm, printed.annealing),
             GAP if printed.mean is None else f"{printed.mean:.1f} ± {printed.error:.1f}",
             GAP if printed.change is None else points_text(printed.change),
-            GAP if ours is None else cell_text(ours.average, marks),
-            GAP if ours is None else _change(ours, comparison),
+            *_own_texts(printed, comparison, marks),
         ]
         for printed in PRINTED
         if printed.data == comparison.data
-        for ours in [_counterpart(printed.algorithm, printed.annealing, comparison)]
     ]
     table = Table(
         f"{DATASETS[comparison.data]}: the paper's numbers and these, {RULES[comparison.rule]}",
@@ -128,23 +126,18 @@ def paper_table(comparison: Comparison) -> tuple[Table, Note] | None:
     return table, Note(_NOTE)
 
 
-def printed_label(printed: Printed) -> str:
-    """Names a row of the paper's tables as rows are named here."""
-    alone = printed.annealing == "none"
-    return printed.algorithm if alone else f"{printed.algorithm} + {printed.annealing}"
+def _own_texts(printed: Printed, comparison: Comparison, marks: SeedMarks) -> tuple[str, str]:
+    """Writes the user's average for a method of the paper, and how the annealing changes it."""
+    row = _counterpart(printed.algorithm, printed.annealing, comparison)
+    if row is None:
+        return GAP, GAP
+    alone = _counterpart(printed.algorithm, "none", comparison)
+    change = compare(row.accuracies, alone.accuracies) if alone and alone is not row else None
+    return cell_text(row.average, marks), GAP if change is None else points_text(change.mean)
 
 
 def _counterpart(algorithm: str, annealing: str, comparison: Comparison) -> Row | None:
-    """The row of an algorithm and annealing, if it is clear which."""
+    """Finds the row of an algorithm and annealing, None if several are equally suitable."""
     rows = {row.method.label: row for row in comparison.rows}
     found = find_baseline([row.method for row in rows.values()], f"{algorithm}/{annealing}")
     return None if found is None else rows[found.label]
-
-
-def _change(row: Row, comparison: Comparison) -> str:
-    """What the annealing changes, paired by trial."""
-    alone = _counterpart(row.method.algorithm, "none", comparison)
-    if alone is None or alone is row:
-        return GAP
-    difference = compare(row.accuracies, alone.accuracies)
-    return GAP if difference is None else points_text(difference.mean)

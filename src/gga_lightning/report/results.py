@@ -1,11 +1,12 @@
-"""One finished run: what its ``result.json`` holds, checked."""
+"""Reads a finished run from its ``result.json``, and checks it."""
 
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import fmean
+from typing import Any, NamedTuple
 
 __all__ = [
     "RecordedPass",
@@ -13,17 +14,17 @@ __all__ = [
     "Search",
     "Selection",
     "earliest_best",
-    "mean",
     "parse_result",
+    "part_means",
     "same_selection",
     "seen_groups",
 ]
 
 _TIE = 1e-6  # accuracies are logged in single precision: closer ones are equal
-_RULES = ("training_domain_validation", "oracle", "last")
+# Rule to what it maximizes. SWAD's selection is of averaged weights, which no evaluation has.
+_CRITERIA = {"training_domain_validation": "val_acc", "oracle": "oracle_acc", "last": "step"}
 _TEXTS = ("data", "algorithm", "annealing", "backbone", "config_hash")
 _SEEDS = ("seed", "split_seed", "hparams_seed")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class RecordedPass:
     """One validation pass.
 
     Attributes:
-        step: How many optimizer steps were taken.
-        accuracies: In [0, 1], by part: ``val/<source>``, ``test/<held out>``, which is reported,
-            and ``oracle/<held out>``, the smaller one, or ``seen/<held out>``, whose groups were
+        step: Number of optimizer steps taken.
+        accuracies: In [0, 1], by part: ``val/<source>``; ``test/<held out>``, which is reported;
+            and the smaller part ``oracle/<held out>``, or ``seen/<held out>``, whose groups were
             trained on in other domains.
     """
 
@@ -41,12 +42,11 @@ class RecordedPass:
     accuracies: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """The evaluation that a model selection rule chose.
 
     Attributes:
-        step: How many optimizer steps were taken.
+        step: Number of optimizer steps taken.
         val_acc: Mean over the source domains' validation parts, in [0, 1].
         oracle_acc: Mean over the held-out domains' parts that are not reported.
         test_acc: Mean over the held-out domains' parts that are reported.
@@ -60,11 +60,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class Search:
-    """What the search of a run did.
+    """Summary of a run's search.
 
     Attributes:
         mean_gain: Mean gain in cosine over the searched steps, None if there were none.
-        mean_transfer: The same on the next batch, None where that was not measured.
+        mean_transfer: The same on the next batch, None if it was not measured.
         seconds: Time of the search.
         window: First step and end of the search, None if unknown.
     """
@@ -80,24 +80,26 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: Where it is.
+        folder: The run folder.
         data: The data set.
-        data_path: Where its files are, for users' own data; None for others.
+        data_path: The folder of users' own data; None for other data.
         test_domains: The held-out domains.
         source_domains: The others, in the data set's order.
-        algorithm: The chosen option of the group ``algorithm``; so too ``annealing``, ``backbone``.
+        algorithm: The option chosen in the Hydra group of this name.
+        annealing: Likewise.
+        backbone: Likewise.
         seed: The seed of everything but the splits.
         split_seed: The seed of the splits.
-        hparams_seed: Which draw of hyperparameters.
-        hyperparameters: What that draw set.
+        hparams_seed: The number of the draw of hyperparameters.
+        hyperparameters: The values that were drawn.
         evaluations: Every validation pass, in order.
-        selections: Rule to what it chose.
-        search: What the search did, None where there was none.
-        diverged: The step by which losses or weights were not finite; None if they were.
+        selections: Rule to the evaluation that it chose.
+        search: Summary of the search, None if there was none.
+        diverged: The step at which a loss or weight was found not finite; None if all were finite.
         seconds: Time of the run.
         versions: Package to its version.
-        config_hash: The same job, the same hash.
-        overrides: What was typed or swept for this job.
+        config_hash: Equal for runs of the same job.
+        overrides: The job's Hydra overrides.
         settings: The flattened configuration, without seeds, held-out domains and
             hyperparameters.
     """
@@ -124,9 +126,14 @@ class Run:
     overrides: tuple[str, ...]
     settings: Mapping[str, Any]
 
+    @property
+    def single(self) -> bool:
+        """Whether one domain is held out. Runs that hold out more serve selection only."""
+        return len(self.test_domains) == 1
+
 
 def parse_result(folder: Path, result: object) -> Run:
-    """Makes a run of what a ``result.json`` holds, or raises a ValueError that names the fault."""
+    """Makes a run from the content of a ``result.json``; a ValueError names what is wrong."""
     if not isinstance(result, dict):
         raise ValueError(f"must hold an object, holds {_shown(result)}")
     held_out = _names(result, "test_domains")
@@ -139,9 +146,7 @@ def parse_result(folder: Path, result: object) -> Run:
     stored = {
         rule: _selection(rule, entry) for rule, entry in _take(result, "selections", dict).items()
     }
-    missing = [rule for rule in _RULES if rule not in stored]
-    if missing:
-        raise ValueError(f"`selections` lacks `{missing[0]}`")
+    _check_selections(stored, evaluations)
     search = _take(result, "search", (dict, type(None)))
     path = _take({"data_path": None, **result}, "data_path", (str, type(None)))
     return Run(
@@ -153,7 +158,7 @@ def parse_result(folder: Path, result: object) -> Run:
         **{name: _take(result, name, int) for name in _SEEDS},
         hyperparameters=_take(result, "hyperparameters", dict),
         evaluations=evaluations,
-        selections=_checked(stored, evaluations, sources, held_out),
+        selections=stored,
         search=None if search is None else _search(search),
         diverged=_take({"diverged": None, **result}, "diverged", (int, type(None))),
         seconds=_number(result, "seconds"),
@@ -164,19 +169,18 @@ def parse_result(folder: Path, result: object) -> Run:
 
 
 def seen_groups(run: Run) -> Run | None:
-    """Puts the accuracies on seen groups in the place of those that are reported.
+    """Replaces the reported accuracies by those on groups that were seen in training.
 
     Args:
         run: A run.
 
     Returns:
-        The same run, with the same selections, whose accuracies on held-out domains are those
-        on the groups that were trained on in other domains. None if it has no such part. A run
-        that holds out several domains is returned as it is, since it only serves to select.
+        The run with the same selections and these accuracies, or None if it has no such groups. A
+        run with several held-out domains is returned unchanged, since it serves selection only.
     """
-    if len(run.test_domains) > 1:
+    if not run.single:
         return run
-    domain = next(iter(run.test_domains))
+    [domain] = run.test_domains
     if not all(f"seen/{domain}" in passed.accuracies for passed in run.evaluations):
         return None
     evaluations = tuple(
@@ -187,7 +191,7 @@ def seen_groups(run: Run) -> Run | None:
         for passed in run.evaluations
     )
     selections = {
-        rule: replace(chosen, test_acc=chosen.oracle_acc) for rule, chosen in run.selections.items()
+        rule: chosen._replace(test_acc=chosen.oracle_acc) for rule, chosen in run.selections.items()
     }
     return replace(run, evaluations=evaluations, selections=selections)
 
@@ -195,9 +199,9 @@ def seen_groups(run: Run) -> Run | None:
 def earliest_best(values: Iterable[float]) -> int:
     """Finds the best value; the earliest wins a tie.
 
-    This is the one rule for ties, for checkpoints, ``result.json`` and reports alike. A later
-    value is better only if it exceeds the best one before it by more than rounding, 1e-6. The
-    choice among the first n values is therefore known when the n-th arrives.
+    Checkpoints, ``result.json`` and reports all use this rule. A later value is better only if it
+    exceeds the best one before it by more than rounding, 1e-6. The choice among the first n values
+    is therefore known when the n-th arrives.
 
     Args:
         values: At least one.
@@ -217,35 +221,37 @@ def earliest_best(values: Iterable[float]) -> int:
     return best
 
 
-def mean(values: Iterable[float]) -> float:
-    """Computes a mean that does not depend on the order of the values."""
-    listed = list(values)
-    return math.fsum(listed) / len(listed)
-
-
 def same_selection(one: Selection, other: Selection) -> bool:
-    """Compares steps, and accuracies up to the precision in which they were logged."""
-    return one.step == other.step and all(
-        abs(getattr(one, name) - getattr(other, name)) <= _TIE
-        for name in ("val_acc", "oracle_acc", "test_acc")
+    """Compares two selections, up to the precision in which accuracies are logged."""
+    return all(abs(a - b) <= _TIE for a, b in zip(one, other, strict=True))
+
+
+def part_means(accuracies: Mapping[str, float]) -> tuple[float, float, float]:
+    """Averages the accuracies of one validation pass over the domains, for each kind of part.
+
+    Args:
+        accuracies: Those of a :class:`RecordedPass`.
+
+    Returns:
+        The means over the parts ``val``, ``oracle`` or ``seen``, and ``test``.
+    """
+    val, oracle, test = (
+        fmean(value for name, value in accuracies.items() if name.startswith(parts))
+        for parts in ("val/", ("oracle/", "seen/"), "test/")
     )
+    return val, oracle, test
 
 
 def _evaluation(entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...]) -> RecordedPass:
     if not isinstance(entry, dict):
         raise ValueError(f"`evaluations` must hold objects, holds {_shown(entry)}")
     accuracies = _take(entry, "accuracies", dict)
-    parts = [("val", sources), ("test", held_out), ("oracle", held_out)]
-    names = [_part(accuracies, part, domain) for part, domains in parts for domain in domains]
+    names = [f"val/{domain}" for domain in sources]
+    names += [f"test/{domain}" for domain in held_out]
+    names += [f"seen/{d}" if f"seen/{d}" in accuracies else f"oracle/{d}" for d in held_out]
     return RecordedPass(
         _take(entry, "step", int), {name: _accuracy(accuracies, name) for name in names}
     )
-
-
-def _part(accuracies: Mapping[str, Any], part: str, domain: str) -> str:
-    """The name of a part; with groups, the seen ones are in the place of the oracle's."""
-    seen = f"seen/{domain}"
-    return seen if part == "oracle" and seen in accuracies else f"{part}/{domain}"
 
 
 def _selection(rule: str, entry: Any) -> Selection:
@@ -270,38 +276,21 @@ def _search(entry: Mapping[str, Any]) -> Search:
     )
 
 
-def _checked(
-    stored: Mapping[str, Selection],
-    evaluations: tuple[RecordedPass, ...],
-    sources: tuple[str, ...],
-    held_out: tuple[str, ...],
-) -> Mapping[str, Selection]:
-    """The stored selections, if the evaluations have none that is better."""
-    passes = [
-        Selection(
-            evaluation.step,
-            *(
-                mean(
-                    evaluation.accuracies[_part(evaluation.accuracies, part, domain)]
-                    for domain in domains
-                )
-                for part, domains in (("val", sources), ("oracle", held_out), ("test", held_out))
-            ),
-        )
-        for evaluation in evaluations
-    ]
-    criteria = {"training_domain_validation": "val_acc", "oracle": "oracle_acc", "last": "step"}
-    for rule, criterion in criteria.items() if passes else ():
-        # those of SWAD are of averaged weights, which are not among the evaluations
-        own = [found for found in passes if same_selection(found, stored[rule])]
-        values = [getattr(found, criterion) for found in (*own[:1], *passes)]
-        if not own or earliest_best(values) != 0:
+def _check_selections(stored: Mapping[str, Selection], evaluations: Iterable[RecordedPass]) -> None:
+    """Checks that each selection is one of the evaluations, and that no other one is better."""
+    for rule in _CRITERIA:
+        if rule not in stored:
+            raise ValueError(f"`selections` lacks `{rule}`")
+    passes = [Selection(found.step, *part_means(found.accuracies)) for found in evaluations]
+    for rule, criterion in _CRITERIA.items() if passes else ():
+        same = [found for found in passes if same_selection(found, stored[rule])]
+        values = [getattr(found, criterion) for found in (*same[:1], *passes)]
+        if not same or earliest_best(values) != 0:
             raise ValueError(f"`selections.{rule}` disagrees with `evaluations`")
-    return stored
 
 
-def _take(entry: Mapping[str, Any], name: str, kind: type[T] | tuple[type, ...]) -> Any:
-    """A value of the right kind."""
+def _take(entry: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """Looks up a value and checks its type."""
     if name not in entry:
         raise ValueError(f"`{name}` is missing")
     value = entry[name]
@@ -333,6 +322,6 @@ def _accuracy(entry: Mapping[str, Any], name: str) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A value, short enough for one line."""
+    """Writes a value, shortened to 40 characters."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

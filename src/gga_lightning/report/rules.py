@@ -1,19 +1,20 @@
-"""The field's model selection rules, from finished runs to one accuracy for each trial and domain.
+"""The field's model selection rules: which accuracy is reported for each trial and domain.
 
-A trial is a seed of the splits and a seed of everything else. Where a trial has several draws of
-hyperparameters, the rule chooses the draw as it chooses the checkpoint; ties go to the lowest
+A trial is a seed of the splits and a seed of everything else. If a trial has several draws of
+hyperparameters, the rule chooses the draw as it chooses the checkpoint. Ties go to the lowest
 draw and the earliest checkpoint.
 
 Source: Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021. Their oracle
-looks at the last checkpoint alone and is `oracle_last` here; `oracle` is that of SWAD's code.
+sees the last checkpoint only and is `oracle_last` here; `oracle` is that of SWAD's code.
 """
 
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import NamedTuple
 
-from gga_lightning.report.results import Run, Selection, earliest_best, mean
+from gga_lightning.report.results import Run, earliest_best
 
 __all__ = ["RULES", "Accuracies", "Trial", "apply_rule", "seeds", "trial_of"]
 
@@ -28,7 +29,7 @@ RULES: Mapping[str, str] = {
     "last": "last checkpoint",
 }
 
-# Rule to the selection that a run stores, and what chooses between draws of hyperparameters.
+# Rule to the selection that a run stores, and the accuracy that chooses among draws.
 _SINGLE = {
     "training_domain_validation": ("training_domain_validation", "val_acc"),
     "swad": ("swad", "val_acc"),
@@ -39,7 +40,7 @@ _SINGLE = {
 
 
 class Trial(NamedTuple):
-    """What is repeated to see how much chance does."""
+    """One repetition of an experiment: the seed of the splits, and that of everything else."""
 
     split_seed: int
     seed: int
@@ -54,7 +55,7 @@ def trial_of(run: Run) -> Trial:
 
 
 def seeds(trials: Iterable[Trial]) -> str:
-    """Names trials, such as ``seeds 0-2, 5``, or by both numbers if splits have other seeds."""
+    """Names trials, such as ``seeds 0-2, 5``; by both numbers if any of them differ."""
     ordered = sorted(trials)
     plural = "s" if len(ordered) > 1 else ""
     if any(trial.split_seed != trial.seed for trial in ordered):
@@ -67,11 +68,11 @@ def seeds(trials: Iterable[Trial]) -> str:
 
 
 def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
-    """Applies a model selection rule to the runs of one method, where they suffice for it."""
+    """Applies a model selection rule to the runs of one method; leaves out what lacks runs."""
     single: dict[tuple[Trial, str], list[Run]] = defaultdict(list)
     pairs: dict[tuple[Trial, int, frozenset[str]], Run] = {}
     for run in sorted(runs, key=lambda run: run.hparams_seed):
-        if len(run.test_domains) == 1:
+        if run.single:
             single[trial_of(run), run.test_domains[0]].append(run)
         elif len(run.test_domains) == 2:
             pairs[trial_of(run), run.hparams_seed, frozenset(run.test_domains)] = run
@@ -80,25 +81,24 @@ def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
         if rule == LEAVE_ONE_OUT:
             options = [_leave_one_out(run, pairs) for run in draws]
         else:
-            options = [_criterion(rule, run.selections) for run in draws]
+            options = [_stored(rule, run) for run in draws]
         found = [option for option in options if option is not None]
         if found:
             chosen[cell] = found[earliest_best(criterion for criterion, _ in found)][1]
     return chosen
 
 
-def _criterion(rule: str, selections: Mapping[str, Selection]) -> tuple[float, float] | None:
-    """What the rule looks at and the accuracy it would report."""
+def _stored(rule: str, run: Run) -> tuple[float, float] | None:
+    """Finds the accuracy that the rule maximizes and the one that it reports."""
     name, criterion = _SINGLE[rule]
-    if name not in selections:
-        return None
-    return getattr(selections[name], criterion), selections[name].test_acc
+    chosen = run.selections.get(name)
+    return None if chosen is None else (getattr(chosen, criterion), chosen.test_acc)
 
 
 def _leave_one_out(
     run: Run, pairs: Mapping[tuple[Trial, int, frozenset[str]], Run]
 ) -> tuple[float, float] | None:
-    """The same for a step chosen on runs that held out one source domain more, each in turn."""
+    """Does the same for the step that is best on runs that held out a source domain too."""
     [target] = run.test_domains
     tables: list[dict[int, float]] = []
     for source in run.source_domains:
@@ -110,6 +110,6 @@ def _leave_one_out(
     steps = sorted(reported.keys() & set.intersection(*(set(table) for table in tables)))
     if not steps:
         return None
-    means = [mean(table[step] for table in tables) for step in steps]
+    means = [fmean(table[step] for table in tables) for step in steps]
     best = earliest_best(means)
     return means[best], reported[steps[best]]

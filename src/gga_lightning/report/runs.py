@@ -1,9 +1,9 @@
-"""Run folders, read without ever failing: what cannot be used is named with the reason."""
+"""Reads run folders; names each folder that cannot be used, with the reason."""
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gga_lightning.report.results import Run, parse_result, same_selection
@@ -16,13 +16,13 @@ _INNER = {"checkpoints"}  # folders of a run that hold no runs, and may hold tho
 
 @dataclass(frozen=True)
 class Finding:
-    """A folder that is not counted, or not counted again.
+    """A run folder that is not counted, or that is counted although its run diverged.
 
     Attributes:
-        kind: ``"left out"``, ``"failed"``, ``"unfinished"``, ``"duplicate"``, ``"conflict"``
-            or ``"diverged"``, which is counted and marked.
-        folder: Which.
-        reason: Why, in one line.
+        kind: ``"left out"``, ``"failed"``, ``"unfinished"``, ``"duplicate"``, ``"conflict"`` or
+            ``"diverged"``.
+        folder: The folder.
+        reason: The reason, in one line.
     """
 
     kind: str
@@ -30,55 +30,43 @@ class Finding:
     reason: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reading:
-    """What was found below the given folders.
+    """The run folders below the given folders.
 
     Attributes:
         runs: The finished runs, each job once, by path.
-        findings: The folders that are not among them.
+        findings: What to report about the other folders, and about runs that diverged.
     """
 
-    runs: list[Run] = field(default_factory=list[Run])
-    findings: list[Finding] = field(default_factory=list[Finding])
+    runs: Sequence[Run]
+    findings: Sequence[Finding]
 
 
 def read_runs(roots: Iterable[Path]) -> Reading:
-    """Reads every run folder in or below these folders, and names those that do not count."""
-    reading = Reading()
+    """Reads every run folder in or below these folders, and names those that are not counted."""
+    runs: list[Run] = []
+    findings: list[Finding] = []
     seen: dict[tuple[str, str | None], Run] = {}
     for folder in _run_folders(roots):
-        try:
-            run = _read(folder)
-        except _Unusable as unusable:
-            reading.findings.append(Finding(unusable.kind, folder, str(unusable)))
+        run = _read(folder)
+        if isinstance(run, Finding):
+            findings.append(run)
             continue
-        except (OSError, ValueError, ArithmeticError, RecursionError) as error:
-            reason = " ".join(f"result.json: {error}".split())
-            reading.findings.append(Finding("left out", folder, reason))
-            continue
-        # one relative path, typed in two places, is two data sets
+        # equal relative paths that were given in two working directories are two data sets
         first = seen.setdefault((run.config_hash, run.data_path), run)
-        if first is run:
-            reading.runs.append(run)
-            if run.diverged is not None:
-                reason = f"loss or weights not finite by step {run.diverged}"
-                reading.findings.append(Finding("diverged", folder, reason))
-        else:
-            reading.findings.append(_repeated(first, run))
-    return reading
-
-
-class _Unusable(Exception):
-    """A run folder without a result, and why."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
+        if first is not run:
+            findings.append(_repeated(first, run))
+            continue
+        runs.append(run)
+        if run.diverged is not None:
+            reason = f"loss or weights not finite by step {run.diverged}"
+            findings.append(Finding("diverged", folder, reason))
+    return Reading(runs, findings)
 
 
 def _run_folders(roots: Iterable[Path]) -> Iterable[Path]:
-    """Every run folder once, by path."""
+    """Finds every run folder once, sorted by path."""
     found: dict[str, Path] = {}
     for root in roots:
         if not root.is_dir():
@@ -92,26 +80,24 @@ def _run_folders(roots: Iterable[Path]) -> Iterable[Path]:
     return sorted(found.values())
 
 
-def _read(folder: Path) -> Run:
+def _read(folder: Path) -> Run | Finding:
     path = folder / "result.json"
-    if not path.exists():
-        raise _without_result(folder)
-    return parse_result(folder, json.loads(path.read_bytes()))
-
-
-def _without_result(folder: Path) -> _Unusable:
-    """A failed or an unfinished run, by what the folder holds."""
+    try:
+        if path.exists():
+            return parse_result(folder, json.loads(path.read_bytes()))
+    except (OSError, ValueError, ArithmeticError, RecursionError) as error:
+        return Finding("left out", folder, " ".join(f"result.json: {error}".split()))
     try:
         failure = json.loads((folder / "failure.json").read_bytes())
-        return _Unusable("failed", " ".join(str(failure["error"]).split()))
+        return Finding("failed", folder, " ".join(str(failure["error"]).split()))
     except FileNotFoundError:
-        return _Unusable("unfinished", "interrupted, or running now")
+        return Finding("unfinished", folder, "interrupted, or running now")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        return _Unusable("failed", f"failure.json cannot be read: {error!r}")
+        return Finding("failed", folder, f"failure.json cannot be read: {error!r}")
 
 
 def _repeated(first: Run, run: Run) -> Finding:
-    """A job that was met before."""
+    """Compares a run with an earlier one of the same job."""
     same = first.selections.keys() == run.selections.keys() and all(
         same_selection(first.selections[rule], run.selections[rule]) for rule in run.selections
     )

@@ -1,18 +1,18 @@
-"""Cells, averages, and paired differences with their intervals; all in percent or points."""
+"""Computes cells, averages, and paired differences with intervals, in percent and points."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from gga_lightning.report.methods import Method
-from gga_lightning.report.results import mean
 from gga_lightning.report.rules import Accuracies, Trial, apply_rule
 
 __all__ = [
+    "AVERAGE",
     "EQUAL",
     "FEWEST",
     "Cell",
@@ -26,8 +26,9 @@ __all__ = [
 ]
 
 _CONFIDENCE = 0.95
-FEWEST = 5  # pairs that it takes to call a difference clear
-EQUAL = 1e-9  # points
+AVERAGE = "Avg"
+FEWEST = 5  # pairs that a test needs
+EQUAL = 1e-9  # points; smaller differences are rounding errors
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Cell:
     """A mean over trials.
 
     Attributes:
-        mean: In percent.
-        error: Its standard error, None with one trial. DomainBed's, if that was asked for.
-        sd: Sample standard deviation over the trials, None with one.
-        trials: Over which trials.
+        mean: The mean in percent.
+        error: Its standard error, by DomainBed's formula on request; None with one trial.
+        sd: Sample standard deviation over the trials; None with one trial.
+        trials: The trials.
     """
 
     mean: float
@@ -49,19 +50,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row against its base, paired by trial.
+    """The difference between a row and its base, paired by trial.
 
     Attributes:
         base: The base's label.
-        values: One difference for each common trial, in points, of the means over ``domains``.
-        trials: The trials in which both have all of these domains.
-        domains: The domains that both have.
+        values: For each trial, the difference of the means over ``domains``, in points.
+        trials: The trials in which both rows have all of ``domains``.
+        domains: The domains that both rows have.
         mean: Mean of the values.
-        low: Lower end of the 95 % paired t interval, None with one trial.
+        low: Lower end of the 95 % paired t interval; None with one trial.
         high: Upper end.
-        p: Two-sided p-value of the paired t test. None with fewer than ``FEWEST`` trials, and
-            where the values are equal, so that their spread is unknown.
-        clear: Whether ``p`` is below 0.05, corrected for all rows of the comparison (Holm).
+        p: Two-sided p-value of the paired t test. None with fewer than ``FEWEST`` trials, and if
+            all values are equal.
+        clear: Whether ``p`` is below 0.05 after correction for all rows of the comparison (Holm).
     """
 
     base: str
@@ -76,7 +77,7 @@ class Difference:
 
     @property
     def counts(self) -> tuple[int, int, int] | None:
-        """How many values are above, at and below 0; None with fewer than ``FEWEST``."""
+        """How many values are above, at and below 0; None if there are fewer than ``FEWEST``."""
         if len(self.values) < FEWEST:
             return None
         signs = [0 if abs(value) <= EQUAL else math.copysign(1, value) for value in self.values]
@@ -90,19 +91,21 @@ class Row:
     Attributes:
         method: The method.
         accuracies: Trial and domain to an accuracy, in [0, 1].
-        cells: Domain to its mean over trials; missing ones are left out.
-        average: Over the trials that have all domains, of the mean over domains; None if no trial
-            has all.
-        difference: To the method's base; None without one or without common trials.
-        cost: Mean time of a run over that of the base's.
+        cells: For each column of the comparison, the mean over trials; None if there are none.
+        difference: The difference to the method's base; None without base or common trials.
+        cost: Mean time of a run, divided by the base's; None without base.
     """
 
     method: Method
     accuracies: Accuracies
-    cells: Mapping[str, Cell]
-    average: Cell | None
+    cells: Sequence[Cell | None]
     difference: Difference | None = None
     cost: float | None = None
+
+    @property
+    def average(self) -> Cell | None:
+        """The cell of the mean over domains, in the trials that have all of them."""
+        return self.cells[-1]
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ class Comparison:
         rule: The selection rule.
         domains: The held-out domains, in the data set's order.
         rows: The methods, in order.
-        domainbed: Whether the cells' errors are DomainBed's, from the population's deviation, which
-            makes them too small for few trials.
+        domainbed: Whether errors divide by n, as DomainBed's do, instead of n - 1. These are too
+            small for few trials.
     """
 
     data: str
@@ -123,6 +126,11 @@ class Comparison:
     domains: Sequence[str]
     rows: Sequence[Row]
     domainbed: bool = False
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of the cells: the domains and the average."""
+        return (*self.domains, AVERAGE)
 
 
 def compute_comparison(
@@ -142,13 +150,13 @@ def compute_comparison(
     tested = {
         row.method.label: row.difference.p
         for row in compared
-        if row.difference is not None and row.difference.p is not None
+        if row.difference and row.difference.p is not None
     }
     corrected = zip(tested, holm(list(tested.values())), strict=True)
     clear = {label for label, p in corrected if p < 1 - _CONFIDENCE}
     final = [
-        replace(row, difference=replace(row.difference, clear=True))
-        if row.difference is not None and row.method.label in clear
+        replace(row, difference=replace(row.difference, clear=row.method.label in clear))
+        if row.difference
         else row
         for row in compared
     ]
@@ -156,31 +164,31 @@ def compute_comparison(
 
 
 def compare(row: Accuracies, base: Accuracies, label: str = "") -> Difference | None:
-    """Compares a method with its base over their common domains, in trials that have all."""
+    """Compares a method with its base on their common domains, in the trials that have them all."""
     common = row.keys() & base.keys()
     domains = sorted({domain for _, domain in common})
     trials = sorted({trial for trial, _ in common})
     trials = [t for t in trials if all((t, domain) in common for domain in domains)]
     if not trials:
         return None
-    values = [100 * mean(row[t, domain] - base[t, domain] for domain in domains) for t in trials]
+    values = [100 * fmean(row[t, domain] - base[t, domain] for domain in domains) for t in trials]
     low, high = t_interval(values) if len(values) > 1 else (None, None)
     return Difference(
-        label, tuple(values), tuple(trials), tuple(domains), mean(values), low, high, _p(values)
+        label, tuple(values), tuple(trials), tuple(domains), fmean(values), low, high, _p(values)
     )
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Computes the 95 % t interval of a mean.
 
-    Unlike a bootstrap interval it covers the mean of normal values in 95 % of samples of every
-    size.
+    For normal values it covers the mean in 95 % of the samples, even of small ones. A bootstrap
+    interval does not.
 
     Args:
-        values: A sample of at least two.
+        values: A sample of at least two values.
 
     Returns:
-        Its ends.
+        The lower and the upper end.
 
     Example:
         >>> low, high = t_interval([0.1, 0.05, 1.0])
@@ -188,18 +196,18 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
         '[-0.94, 1.71]'
     """
     half = float(stdtrit(len(values) - 1, 0.5 + _CONFIDENCE / 2)) * _error(values)
-    return mean(values) - half, mean(values) + half
+    return fmean(values) - half, fmean(values) + half
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrects p-values for their number, by Holm's method.
+    """Corrects p-values for the number of tests, by Holm's method.
 
     Args:
-        p_values: Those of m tests.
+        p_values: The p-values of m tests.
 
     Returns:
         The corrected ones, in the same order: the smallest times m, the next times m - 1 and so
-        forth, none smaller than one before it or larger than 1.
+        forth, none smaller than the one before it or larger than 1.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
 
@@ -207,45 +215,38 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> holm([0.25, 0.03125, 0.125])
         [0.25, 0.09375, 0.25]
     """
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected
+    values = np.array(p_values)
+    order = np.argsort(values)
+    scaled = values[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected.tolist()
 
 
 def _row(method: Method, accuracies: Accuracies, domains: Sequence[str], domainbed: bool) -> Row:
-    by_domain: dict[str, dict[Trial, float]] = defaultdict(dict)
-    by_trial: dict[Trial, list[float]] = defaultdict(list)
-    for (trial, domain), accuracy in sorted(accuracies.items()):
-        by_domain[domain][trial] = 100 * accuracy
-        by_trial[trial].append(100 * accuracy)
-    complete = {t: mean(values) for t, values in by_trial.items() if len(values) == len(domains)}
-    return Row(
-        method,
-        accuracies,
-        {domain: _cell(by_domain[domain], domainbed) for domain in domains if domain in by_domain},
-        _cell(complete, domainbed) if complete else None,
-    )
+    cells = sorted(accuracies)
+    columns = [{t: 100 * accuracies[t, d] for t, d in cells if d == domain} for domain in domains]
+    complete = sorted(set.intersection(*map(set, columns)))
+    columns.append({trial: fmean(column[trial] for column in columns) for trial in complete})
+    return Row(method, accuracies, [_cell(column, domainbed) for column in columns])
 
 
-def _cell(found: Mapping[Trial, float], domainbed: bool) -> Cell:
+def _cell(found: Mapping[Trial, float], domainbed: bool) -> Cell | None:
+    if not found:
+        return None
     values = list(found.values())
     error = sd = None
     if len(values) > 1:
+        error = _error(values, ddof=0 if domainbed else 1)
         sd = float(np.std(values, ddof=1))
-        error = _error(values, 0 if domainbed else 1)
-    return Cell(mean(values), error, sd, tuple(found))
+    return Cell(fmean(values), error, sd, tuple(found))
 
 
 def _compared(row: Row, base: Row | None) -> Row:
     if base is None:
         return row
-    cost = _seconds(row.method) / _seconds(base.method)
     difference = compare(row.accuracies, base.accuracies, base.method.label)
-    return replace(row, difference=difference, cost=cost)
+    return replace(row, difference=difference, cost=_seconds(row) / _seconds(base))
 
 
 def _error(values: Sequence[float], ddof: int = 1) -> float:
@@ -255,10 +256,8 @@ def _error(values: Sequence[float], ddof: int = 1) -> float:
 def _p(values: Sequence[float]) -> float | None:
     if len(values) < FEWEST or _error(values) <= EQUAL:
         return None
-    return float(2 * stdtr(len(values) - 1, -abs(mean(values)) / _error(values)))
+    return float(2 * stdtr(len(values) - 1, -abs(fmean(values)) / _error(values)))
 
 
-def _seconds(method: Method) -> float:
-    """Mean time of a run, with one domain held out if there are such runs."""
-    single = [run.seconds for run in method.runs if len(run.test_domains) == 1]
-    return mean(single or [run.seconds for run in method.runs])
+def _seconds(row: Row) -> float:
+    return fmean(run.seconds for run in row.method.main_runs)

@@ -1,12 +1,14 @@
-"""What a report says, as tables of texts and notes, before it takes a format."""
+"""Lays out a report as tables of texts and notes, which ``formats`` writes."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from statistics import fmean
 
-from gga_lightning.report.results import mean
-from gga_lightning.report.rules import RULES, Trial, seeds
+from gga_lightning.report.rules import RULES, seeds
 from gga_lightning.report.statistics import (
+    AVERAGE,
     EQUAL,
     FEWEST,
     Cell,
@@ -16,12 +18,12 @@ from gga_lightning.report.statistics import (
 )
 
 __all__ = [
-    "AVERAGE",
     "GAP",
     "Note",
     "SeedMarks",
     "Table",
     "accuracy_table",
+    "by_label",
     "cell_text",
     "difference_table",
     "errors_text",
@@ -30,7 +32,6 @@ __all__ = [
 ]
 
 GAP = "-"
-AVERAGE = "Avg"
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Table:
     """A table of texts.
 
     Attributes:
-        title: What it shows.
-        columns: The columns' names, that of the rows' labels first.
+        title: The line above it.
+        columns: The names of the columns; the first one holds the rows' labels.
         rows: The texts.
-        caption: How to read it, below.
-        together: How many of the last columns stay side by side.
-        best: The best value of each column, by row and column.
+        caption: How to read it.
+        together: How many of the last columns stay side by side if the table is too wide.
+        best: Row and column of the best values of the columns.
     """
 
     title: str
@@ -56,63 +57,59 @@ class Table:
 
 @dataclass(frozen=True)
 class Note:
-    """Something to know that is in no table.
+    """A remark below the tables.
 
     Attributes:
-        text: In one paragraph.
-        lines: What it lists.
+        text: One paragraph.
+        lines: A list below it.
         code: Whether the lines are commands.
     """
 
     text: str
-    lines: Sequence[str] = field(default_factory=tuple[str, ...])
+    lines: Sequence[str] = ()
     code: bool = False
 
 
 class SeedMarks:
-    """Marks what is computed over other seeds than most of what stands beside it."""
+    """Marks numbers that are computed over other seeds than most numbers beside them."""
 
-    def __init__(self, found: Iterable[tuple[Trial, ...]]) -> None:
-        """Finds the seeds that most of the numbers have."""
-        counts = Counter(found)
+    def __init__(self, numbers: Iterable[Cell | Difference | None]) -> None:
+        """Finds the seeds of most of the numbers; None is a gap."""
+        counts = Counter(number.trials for number in numbers if number is not None)
         self.usual = max(counts, key=lambda trials: (counts[trials], len(trials)), default=())
         self._others: dict[str, int] = {}
 
-    def mark(self, trials: tuple[Trial, ...]) -> str:
-        """Gives a number's mark, such as ``" [1]"``; none for the usual seeds."""
-        if trials == self.usual:
+    def mark(self, number: Cell | Difference) -> str:
+        """Returns a number's mark, such as ``" [1]"``, or nothing for the usual seeds."""
+        if number.trials == self.usual:
             return ""
-        return f" [{self._others.setdefault(seeds(trials), len(self._others) + 1)}]"
+        return f" [{self._others.setdefault(seeds(number.trials), len(self._others) + 1)}]"
 
     def __str__(self) -> str:
-        """Says which seeds are the usual ones, and what the marks mean."""
+        """Names the usual seeds, and those of each mark."""
         return "; ".join([seeds(self.usual), *(f"[{n}]: {s}" for s, n in self._others.items())])
 
 
 def accuracy_table(comparison: Comparison) -> Table:
-    """Lays out the accuracies by held-out domain; marks cells over other seeds than most."""
-    cells = [
-        [*(row.cells.get(domain) for domain in comparison.domains), row.average]
-        for row in comparison.rows
-    ]
-    marks = SeedMarks(cell.trials for line in cells for cell in line if cell is not None)
+    """Lays out the accuracies by held-out domain."""
+    marks = SeedMarks(cell for row in comparison.rows for cell in row.cells)
     rows = [
         [
             row.method.shown,
-            *(cell_text(cell, marks) for cell in line),
+            *(cell_text(cell, marks) for cell in row.cells),
             GAP if row.average is None or row.average.sd is None else f"{row.average.sd:.1f}",
             str(len(row.average.trials) if row.average is not None else 0),
         ]
-        for row, line in zip(comparison.rows, cells, strict=True)
+        for row in comparison.rows
     ]
     return Table(
         f"{comparison.data}: {RULES[comparison.rule]}",
-        ["method", *comparison.domains, AVERAGE, "sd", "n"],
+        ["method", *comparison.columns, "sd", "n"],
         rows,
         f"Held-out accuracy in %, {errors_text(comparison)} over {marks}. {AVERAGE}, sd: mean and "
         "sample standard deviation of the n trials that have all domains.",
         together=3,
-        best=_best([[_value(cell, marks) for cell in line] for line in cells]),
+        best=_best(rows, len(comparison.columns)),
     )
 
 
@@ -121,7 +118,7 @@ def difference_table(comparison: Comparison) -> Table | None:
     found = [row.difference for row in comparison.rows if row.difference is not None]
     if not found:
         return None
-    marks = SeedMarks(difference.trials for difference in found)
+    marks = SeedMarks(found)
     rows = [
         [
             row.method.shown,
@@ -147,31 +144,22 @@ def overview(comparisons: Sequence[Comparison]) -> list[Table]:
     """Lays out the averages of several data sets under one rule, and the differences if any."""
     rule = RULES[comparisons[0].rule]
     names = [comparison.data for comparison in comparisons]
-    by_label = _by_label(comparisons)
-    lines = [[row and row.average for row in found] for found in by_label.values()]
-    marks = SeedMarks(cell.trials for line in lines for cell in line if cell is not None)
+    found = by_label(comparisons)
+    lines = [[row and row.average for row in rows] for rows in found.values()]
+    marks = SeedMarks(itertools.chain(*lines))
     means = [_mean_over_data(line, marks) for line in lines]
     averages = [
-        [_shown(found), *(cell_text(cell, marks) for cell in line), text]
-        for found, line, (text, _) in zip(by_label.values(), lines, means, strict=True)
+        [_shown(rows), *(cell_text(cell, marks) for cell in line), mean]
+        for rows, line, mean in zip(found.values(), lines, means, strict=True)
     ]
-    values = [
-        [*(_value(cell, marks) for cell in line), value]
-        for line, (_, value) in zip(lines, means, strict=True)
-    ]
-    tables = [
-        Table(
-            f"all data sets: {rule}",
-            ["method", *names, "mean"],
-            averages,
-            f"Average over held-out domains in %, {errors_text(comparisons[0])} over {marks}.",
-            best=_best(values),
-        )
-    ]
+    caption = f"Average over held-out domains in %, {errors_text(comparisons[0])} over {marks}."
+    columns = ["method", *names, "mean"]
+    best = _best(averages, len(names) + 1)
+    tables = [Table(f"all data sets: {rule}", columns, averages, caption, best=best)]
     compared = {
-        label: [row and row.difference for row in found]
-        for label, found in by_label.items()
-        if any(row is not None and row.difference is not None for row in found)
+        label: [row and row.difference for row in rows]
+        for label, rows in found.items()
+        if any(row and row.difference for row in rows)
     }
     if compared:
         tables.append(_difference_overview(rule, names, compared))
@@ -181,16 +169,12 @@ def overview(comparisons: Sequence[Comparison]) -> list[Table]:
 def _difference_overview(
     rule: str, names: Sequence[str], compared: Mapping[str, Sequence[Difference | None]]
 ) -> Table:
-    found = [d for line in compared.values() for d in line if d is not None]
-    marks = SeedMarks(difference.trials for difference in found)
+    marks = SeedMarks(itertools.chain(*compared.values()))
     rows = [
         [
             label,
             ", ".join(dict.fromkeys(d.base for d in line if d)),
-            *(
-                GAP if d is None else f"{_starred(d)} {_interval(d)}{marks.mark(d.trials)}"
-                for d in line
-            ),
+            *(f"{_starred(d)} {_interval(d)}{marks.mark(d)}" if d else GAP for d in line),
         ]
         for label, line in compared.items()
     ]
@@ -202,43 +186,45 @@ def _difference_overview(
     )
 
 
+def by_label(comparisons: Sequence[Comparison]) -> dict[str, list[Row | None]]:
+    """Finds the rows of each label, one for each comparison."""
+    found = [{row.method.label: row for row in comparison.rows} for comparison in comparisons]
+    return {label: [rows.get(label) for rows in found] for label in itertools.chain(*found)}
+
+
 def cell_text(cell: Cell | None, marks: SeedMarks) -> str:
-    """Writes mean, error unless there is one trial only, and mark."""
+    """Writes a cell's mean, its error if it has one, and its mark."""
     if cell is None:
         return GAP
     error = "" if cell.error is None else f" ± {cell.error:.1f}"
-    return f"{cell.mean:.1f}{error}{marks.mark(cell.trials)}"
+    return f"{cell.mean:.1f}{error}{marks.mark(cell)}"
 
 
 def errors_text(comparison: Comparison) -> str:
-    """Says which numbers the cells have."""
+    """Describes the numbers of a cell."""
     kind = "DomainBed's standard error (population)" if comparison.domainbed else "standard error"
     return f"mean ± {kind}"
 
 
-def _value(cell: Cell | None, marks: SeedMarks) -> float | None:
-    """What can be the best of a column: a mean over the usual seeds."""
-    return None if cell is None or marks.mark(cell.trials) else cell.mean
-
-
-def _best(lines: Sequence[Sequence[float | None]]) -> frozenset[tuple[int, int]]:
-    """The best of each column of several values; all that are printed alike."""
+def _best(rows: Sequence[Sequence[str]], columns: int) -> frozenset[tuple[int, int]]:
+    """Finds the best cells of the columns after the first, as printed and without marks."""
     found: set[tuple[int, int]] = set()
-    for column, values in enumerate(zip(*lines, strict=True), 1):
-        shown = {row: f"{v:.1f}" for row, v in enumerate(values) if v is not None}
-        if len(shown) > 1:
-            most = max(shown.values(), key=float)
-            found |= {(row, column) for row, text in shown.items() if text == most}
+    for column in range(1, columns + 1):
+        cells = [(index, row[column]) for index, row in enumerate(rows)]
+        values = {r: float(x.split()[0]) for r, x in cells if x != GAP and not x.endswith("]")}
+        if len(values) > 1:
+            best = max(values.values())
+            found |= {(row, column) for row, value in values.items() if value == best}
     return frozenset(found)
 
 
 def _difference_texts(
     difference: Difference | None, marks: SeedMarks, domains: int
 ) -> tuple[str, str, str, str]:
-    """Mean, interval, number of pairs, and counts of better and worse ones."""
+    """Writes mean, interval, number of pairs, and numbers of better and worse ones."""
     if difference is None:
         return GAP, GAP, "0", GAP
-    pairs = f"{len(difference.values)}{marks.mark(difference.trials)}"
+    pairs = f"{len(difference.values)}{marks.mark(difference)}"
     if len(difference.domains) < domains:
         pairs += f" ({len(difference.domains)} of {domains} domains)"
     counts = difference.counts
@@ -247,7 +233,7 @@ def _difference_texts(
 
 
 def _star(tested: int | None) -> str:
-    """How a star is earned."""
+    """Explains the stars of a number of tested rows, or of several data sets if it is None."""
     many = "the rows of its data set" if tested is None else f"the {tested} rows with a test"
     few = f"Fewer than {FEWEST} pairs have no test."
     if tested == 0:
@@ -270,25 +256,15 @@ def _starred(difference: Difference) -> str:
     return points_text(difference.mean) + ("*" if difference.clear else "")
 
 
-def _by_label(comparisons: Sequence[Comparison]) -> dict[str, list[Row | None]]:
-    """Each method's rows, one a data set."""
-    found: dict[str, list[Row | None]] = {}
-    for index, comparison in enumerate(comparisons):
-        for row in comparison.rows:
-            found.setdefault(row.method.label, [None] * len(comparisons))[index] = row
-    return found
-
-
 def _shown(rows: Sequence[Row | None]) -> str:
-    """A method's name over several data sets, marked if a run of any of them diverged."""
+    """Names a method over several data sets, with diverged runs if it has any."""
     return max((row.method.shown for row in rows if row is not None), key=len)
 
 
-def _mean_over_data(cells: Sequence[Cell | None], marks: SeedMarks) -> tuple[str, float | None]:
-    """The mean over all data sets, if none is missing: as a text, and to compare."""
+def _mean_over_data(cells: Sequence[Cell | None], marks: SeedMarks) -> str:
+    """Writes the mean over all data sets, unless one is missing, and the marks of its cells."""
     found = [cell for cell in cells if cell is not None]
     if len(found) < len(cells):
-        return GAP, None
-    value = mean(cell.mean for cell in found)
-    other = "".join(sorted({marks.mark(cell.trials) for cell in found}))
-    return f"{value:.1f}{other}", None if other else value
+        return GAP
+    mean = fmean(cell.mean for cell in found)
+    return f"{mean:.1f}{''.join(sorted({marks.mark(cell) for cell in found}))}"

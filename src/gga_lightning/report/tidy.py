@@ -1,11 +1,11 @@
-"""All numbers of a report, one line a cell, for other programs."""
+"""Lists all numbers of a report, one line for each cell, for other programs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from gga_lightning.report.paper import PRINTED, printed_label
+from gga_lightning.report.methods import row_name
+from gga_lightning.report.paper import PRINTED
 from gga_lightning.report.rules import seeds
-from gga_lightning.report.statistics import Cell, Comparison, Difference
-from gga_lightning.report.tables import AVERAGE
+from gga_lightning.report.statistics import AVERAGE, Cell, Comparison, Difference
 
 __all__ = ["COLUMNS", "tidy"]
 
@@ -16,9 +16,9 @@ COLUMNS = (
 )
 
 
-def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[Mapping[str, object]]:
-    """Lays out all numbers, those of the paper last; lines of averages hold the differences."""
-    lines: list[Mapping[str, object]] = []
+def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[dict[str, object]]:
+    """Lists all numbers, with the differences beside the averages, and the paper's at the end."""
+    lines: list[dict[str, object]] = []
     for comparison in comparisons:
         for row in comparison.rows:
             shared: dict[str, object] = {
@@ -27,17 +27,16 @@ def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[Mapp
                 "row": row.method.label,
                 "kind": row.method.kind,
             }
-            cells = {domain: row.cells.get(domain) for domain in comparison.domains}
-            lines += [{**shared, "domain": domain, **_cell(c)} for domain, c in cells.items()]
-            told = {"base": row.method.base, "cost": row.cost, **_difference(row.difference)}
-            lines.append({**shared, "domain": AVERAGE, **_cell(row.average), **told})
+            for column, cell in zip(comparison.columns, row.cells, strict=True):
+                lines.append({**shared, "domain": column, **_cell(cell)})
+            lines[-1] |= {"base": row.method.base, "cost": row.cost, **_difference(row.difference)}
     names = {comparison.data for comparison in comparisons}
     if paper:
-        lines += [
+        lines.extend(
             {
                 "data": printed.data,
                 "selection": "paper",
-                "row": printed_label(printed),
+                "row": row_name(printed.algorithm, printed.annealing),
                 "domain": AVERAGE,
                 "mean": printed.mean,
                 "se": printed.error,
@@ -45,15 +44,15 @@ def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[Mapp
             }
             for printed in PRINTED
             if printed.data in names
-        ]
+        )
     return lines
 
 
 def _cell(cell: Cell | None) -> dict[str, object]:
     if cell is None:
         return {"n": 0}
-    told = {"mean": cell.mean, "se": cell.error, "sd": cell.sd}
-    return {**told, "n": len(cell.trials), "seeds": seeds(cell.trials)}
+    numbers = {"mean": cell.mean, "se": cell.error, "sd": cell.sd}
+    return {**numbers, "n": len(cell.trials), "seeds": seeds(cell.trials)}
 
 
 def _difference(found: Difference | None) -> dict[str, object]:
