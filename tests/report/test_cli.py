@@ -13,7 +13,7 @@ import pytest
 
 from gga_lightning.report.formats import to_text
 from gga_lightning.report.paper import PRINTED
-from gga_lightning.report.tables import Table
+from gga_lightning.report.tables import Note, Table
 from tests.report.folders import Spec, leave_one_out_specs, search_summary, write_run
 
 NUMBER = r"[-+]?\d+\.\d"
@@ -91,6 +91,13 @@ def test_latex_is_escaped(report, runs):
     text = re.sub(r"^%.*$|%$", "", output, flags=re.MULTILINE)
     bare = re.sub(r"\\[a-z]+(\{(table|tabular)\})?|\\[_%&#{}]|\\\\", "", text)
     assert not re.search(r"[_%#]", bare)
+
+
+@pytest.mark.parametrize("name", ["[a]", "[/b]", ":dog:", "c\\[d]"])
+def test_the_terminal_shows_names_unchanged(name):
+    """Rich would take them for its markup, or for an emoji."""
+    parts = [Table(name, ["method", name], [[name, name]], name), Note(name)]
+    assert to_text(parts, width=80).count(name) == 6
 
 
 LATEX_NAMES = ["[a]", "*b", "c|d--e", 'f"g`h', "i~j^k<l>", "m\nn", "\\input{x}", "o$p$q"]

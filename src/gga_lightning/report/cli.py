@@ -6,7 +6,6 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from gga_lightning.report.notes import finding_notes, gap_note, version_notes
 from gga_lightning.report.paper import DATASETS, paper_table
 from gga_lightning.report.results import Run, seen_groups
 from gga_lightning.report.rules import RULES
-from gga_lightning.report.runs import Finding, Reading, read_runs
+from gga_lightning.report.runs import Reading, read_runs
 from gga_lightning.report.statistics import Comparison, compute_comparison
 from gga_lightning.report.tables import Note, Table, accuracy_table, difference_table, overview
 from gga_lightning.report.tidy import tidy
@@ -96,35 +95,26 @@ def _report(options: argparse.Namespace) -> None:
     by_data = _by_data(reading, options.data)
     if options.part == "seen":
         by_data = _on_seen_groups(by_data)
-    studies = [_study(data, runs, options.baseline) for data, runs in by_data.items()]
+    grouped = {data: group_methods(runs) for data, runs in by_data.items()}
+    methods = {data: arrange(found, options.baseline) for data, (found, _) in grouped.items()}
+    domains = {data: _held_out_domains(runs) for data, runs in by_data.items()}
     if options.baseline is not None:
-        _check_baseline(options.baseline, studies)
+        _check_baseline(options.baseline, methods.values())
     domainbed = options.error == "domainbed"
     comparisons = [
-        compute_comparison(study.data, rule, study.methods, study.domains, domainbed=domainbed)
+        compute_comparison(data, rule, methods[data], domains[data], domainbed=domainbed)
         for rule in rules
-        for study in studies
+        for data in by_data
     ]
     if options.selection == ["all"]:
         comparisons = [c for c in comparisons if any(row.accuracies for row in c.rows)]
     parts = _parts(comparisons, paper=options.paper)
-    parts += [note for study in studies for note in version_notes(study.data, study.runs)]
-    repeated = [finding for study in studies for finding in study.repeated]
+    parts += [note for data, runs in by_data.items() for note in version_notes(data, runs)]
+    repeated = [finding for _, findings in grouped.values() for finding in findings]
     parts += finding_notes([*reading.findings, *repeated])
     _write(parts, comparisons, options)
     if options.plots is not None:
         save_figures(comparisons, options.plots)
-
-
-@dataclass(frozen=True)
-class _Study:
-    """The runs of one data set, grouped into methods."""
-
-    data: str
-    runs: Sequence[Run]
-    domains: Sequence[str]
-    methods: Sequence[Method]
-    repeated: Sequence[Finding]
 
 
 def _rules(names: Sequence[str]) -> list[str]:
@@ -140,13 +130,11 @@ def _rules(names: Sequence[str]) -> list[str]:
 
 def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[Run]]:
     """Groups the runs by data set; leaves out data sets without a run that holds out one domain."""
-    places: dict[str, set[str | None]] = defaultdict(set)
+    found: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
     for run in reading.runs:
-        places[run.data].add(run.data_path)
-    found: dict[str, list[Run]] = defaultdict(list)
-    for run in reading.runs:
-        found[_data_name(run, places[run.data])].append(run)
-    usable = _usable(dict(sorted(found.items())))
+        found[run.data, run.data_path].append(run)
+    named = {_data_name(data, path, found): runs for (data, path), runs in found.items()}
+    usable = _usable(dict(sorted(named.items())))
     if not usable:
         raise ValueError(_nothing(reading))
     names = {alias for name, runs in usable.items() for alias in (name, runs[0].data)}
@@ -176,17 +164,18 @@ def _usable(by_data: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
     return {name: runs for name, runs in by_data.items() if any(run.single for run in runs)}
 
 
-def _data_name(run: Run, places: Collection[str | None]) -> str:
+def _data_name(data: str, path: str | None, found: Iterable[tuple[str, str | None]]) -> str:
     """Names a data set, with the end of its path if several have the same name."""
-    if len(places) == 1:
-        return run.data
-    if run.data_path is None:
-        return f"{run.data} (path unknown)"
-    parts = Path(run.data_path).parts
-    others = [Path(place).parts for place in places if place not in (None, run.data_path)]
+    places = [place for name, place in found if name == data and place != path]
+    if not places:
+        return data
+    if path is None:
+        return f"{data} (path unknown)"
+    parts = Path(path).parts
+    others = [Path(place).parts for place in places if place is not None]
     ends = (parts[start:] for start in range(len(parts) - 1, 0, -1))
     end = next((e for e in ends if all(o[-len(e) :] != e for o in others)), parts)
-    return f"{run.data} ({Path(*end)})"
+    return f"{data} ({Path(*end)})"
 
 
 def _nothing(reading: Reading) -> str:
@@ -200,21 +189,14 @@ def _nothing(reading: Reading) -> str:
     return f"{text}; the first: {reasons[0]}" if reasons else f"{text}."
 
 
-def _study(data: str, runs: Sequence[Run], baseline: str | None) -> _Study:
-    methods, repeated = group_methods(runs)
+def _held_out_domains(runs: Sequence[Run]) -> list[str]:
     held_out = {run.test_domains[0] for run in runs if run.single}
-    return _Study(
-        data,
-        runs,
-        [domain for domain in order_domains(runs) if domain in held_out],
-        arrange(methods, baseline),
-        repeated,
-    )
+    return [domain for domain in order_domains(runs) if domain in held_out]
 
 
-def _check_baseline(baseline: str, studies: Sequence[_Study]) -> None:
-    if not any(find_baseline(study.methods, baseline) for study in studies):
-        labels = dict.fromkeys(method.label for study in studies for method in study.methods)
+def _check_baseline(baseline: str, by_data: Collection[Sequence[Method]]) -> None:
+    if not any(find_baseline(methods, baseline) for methods in by_data):
+        labels = dict.fromkeys(method.label for methods in by_data for method in methods)
         raise ValueError(f"`--baseline` must name one row of {_listed(labels)}, got {baseline!r}.")
 
 

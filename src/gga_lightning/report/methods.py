@@ -243,7 +243,7 @@ def _once(runs: Iterable[Run]) -> tuple[tuple[Run, ...], list[Finding]]:
 
 
 def _natural(name: str) -> tuple[float, str]:
-    """Sorts numbers by value, and names after them."""
+    """Makes a sort key that orders numbers by value, before all other names."""
     try:
         return float(name), name
     except ValueError:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from gga_lightning.report.methods import Method, order_domains
-from gga_lightning.report.results import Run
-from gga_lightning.report.rules import Trial, trial_of
+from gga_lightning.report.results import Run, Trial
 
 __all__ = ["MissingJob", "commands", "missing_jobs"]
 
@@ -53,7 +52,7 @@ def missing_jobs(
     if pairs:
         every = itertools.combinations(order_domains(method.runs), 2)
         wanted += [pair for pair in every if not set(pair).isdisjoint(domains)]
-    there = {(frozenset(r.test_domains), trial_of(r), r.hparams_seed) for r in method.runs}
+    there = {(frozenset(r.test_domains), r.trial, r.hparams_seed) for r in method.runs}
     own = {(trial, draw) for names, trial, draw in there if pairs or len(names) == 1}
     settings = sorted(own | {(trial, draw) for trial in trials for _, draw in own})
     return [
@@ -65,7 +64,7 @@ def missing_jobs(
 
 
 def commands(method: Method, jobs: Iterable[MissingJob]) -> list[str]:
-    """Writes as few shell commands as possible that run exactly these jobs of a method."""
+    """Writes a few shell commands that together run exactly these jobs of a method."""
     groups: dict[_Template, list[MissingJob]] = defaultdict(list)
     for job in jobs:
         groups[_template(method.runs, job)].append(job)
@@ -91,12 +90,12 @@ def _template(runs: Sequence[Run], job: MissingJob) -> _Template:
     """Takes the template of a run with the same draw or, if drawn values differ, the same trial."""
 
     def likeness(run: Run) -> tuple[bool, bool]:
-        same_trial = trial_of(run) == job.trial
+        same_trial = run.trial == job.trial
         return run.hparams_seed == job.draw, bool(run.hyperparameters) and same_trial
 
     named = [(_key(override), override) for override in max(runs, key=likeness).overrides]
     kept = [override for key, override in named if key not in _VARIED]
-    if any(key == "sweep" for key, _ in named):  # this job's alternative is in its overrides
+    if any(key == "sweep" for key, _ in named):  # the overrides already hold the job's alternative
         kept.append("~hydra.sweeper.alternatives")
     if job.trial.split_seed != job.trial.seed:
         kept.append(f"data.split_seed={job.trial.split_seed}")

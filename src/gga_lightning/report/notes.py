@@ -6,7 +6,7 @@ from itertools import groupby
 
 from gga_lightning.report.missing import commands, missing_jobs
 from gga_lightning.report.results import Run
-from gga_lightning.report.rules import LEAVE_ONE_OUT, RULES, trial_of
+from gga_lightning.report.rules import LEAVE_ONE_OUT, RULES
 from gga_lightning.report.runs import Finding
 from gga_lightning.report.statistics import Comparison
 from gga_lightning.report.tables import Note
@@ -27,7 +27,7 @@ _FINDINGS = {
 def gap_note(comparison: Comparison, told: set[str]) -> list[Note]:
     """Writes the commands that fill a table's gaps and are new, and adds them to ``told``."""
     pairs = comparison.rule == LEAVE_ONE_OUT
-    trials = {row.method.label: set(map(trial_of, row.method.runs)) for row in comparison.rows}
+    trials = {row.method.label: {run.trial for run in row.method.runs} for row in comparison.rows}
     new: list[str] = []
     for method in (row.method for row in comparison.rows):
         compared = trials.get(method.base or "", set())

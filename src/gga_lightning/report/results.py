@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "Search",
     "Selection",
+    "Trial",
     "earliest_best",
     "parse_result",
     "part_means",
@@ -25,6 +26,13 @@ _TIE = 1e-6  # accuracies are logged in single precision: closer ones are equal
 _CRITERIA = {"training_domain_validation": "val_acc", "oracle": "oracle_acc", "last": "step"}
 _TEXTS = ("data", "algorithm", "annealing", "backbone", "config_hash")
 _SEEDS = ("seed", "split_seed", "hparams_seed")
+
+
+class Trial(NamedTuple):
+    """One repetition of an experiment: the seed of the splits, and that of everything else."""
+
+    split_seed: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,11 @@ class Run:
     def single(self) -> bool:
         """Whether one domain is held out. Runs that hold out more serve selection only."""
         return len(self.test_domains) == 1
+
+    @property
+    def trial(self) -> Trial:
+        """The trial that the run belongs to."""
+        return Trial(self.split_seed, self.seed)
 
 
 def parse_result(folder: Path, result: object) -> Run:

@@ -12,11 +12,10 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from statistics import fmean
-from typing import NamedTuple
 
-from gga_lightning.report.results import Run, earliest_best
+from gga_lightning.report.results import Run, Trial, earliest_best
 
-__all__ = ["RULES", "Accuracies", "Trial", "apply_rule", "seeds", "trial_of"]
+__all__ = ["RULES", "Accuracies", "apply_rule", "seeds"]
 
 LEAVE_ONE_OUT = "leave_one_domain_out"
 
@@ -39,19 +38,7 @@ _SINGLE = {
 }
 
 
-class Trial(NamedTuple):
-    """One repetition of an experiment: the seed of the splits, and that of everything else."""
-
-    split_seed: int
-    seed: int
-
-
 Accuracies = Mapping[tuple[Trial, str], float]
-
-
-def trial_of(run: Run) -> Trial:
-    """Finds the trial that a run belongs to."""
-    return Trial(run.split_seed, run.seed)
 
 
 def seeds(trials: Iterable[Trial]) -> str:
@@ -73,9 +60,9 @@ def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
     pairs: dict[tuple[Trial, int, frozenset[str]], Run] = {}
     for run in sorted(runs, key=lambda run: run.hparams_seed):
         if run.single:
-            single[trial_of(run), run.test_domains[0]].append(run)
+            single[run.trial, run.test_domains[0]].append(run)
         elif len(run.test_domains) == 2:
-            pairs[trial_of(run), run.hparams_seed, frozenset(run.test_domains)] = run
+            pairs[run.trial, run.hparams_seed, frozenset(run.test_domains)] = run
     chosen: dict[tuple[Trial, str], float] = {}
     for cell, draws in single.items():
         if rule == LEAVE_ONE_OUT:
@@ -102,7 +89,7 @@ def _leave_one_out(
     [target] = run.test_domains
     tables: list[dict[int, float]] = []
     for source in run.source_domains:
-        pair = pairs.get((trial_of(run), run.hparams_seed, frozenset((target, source))))
+        pair = pairs.get((run.trial, run.hparams_seed, frozenset((target, source))))
         if pair is None:
             return None
         tables.append({e.step: e.accuracies[f"test/{source}"] for e in pair.evaluations})

@@ -9,7 +9,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from gga_lightning.report.methods import Method
-from gga_lightning.report.rules import Accuracies, Trial, apply_rule
+from gga_lightning.report.results import Trial
+from gga_lightning.report.rules import Accuracies, apply_rule
 
 __all__ = [
     "AVERAGE",
