@@ -1,8 +1,8 @@
-"""``gga-report``: run folders to tables and plots.
+"""``gga-report``: makes tables and plots from run folders.
 
-``runs`` finds the folders and ``results`` checks what they hold; ``methods`` tells which runs make
-a row, and ``bases`` which row it is compared with; ``rules`` has the model selection rules,
-``statistics`` the cells, averages and paired differences, ``missing`` the commands that fill gaps,
-``paper`` the paper's printed numbers; ``tables``, ``notes`` and ``tidy`` lay it out, ``formats``
-writes it, ``figures`` draws it.
+``runs`` finds the folders, and ``results`` reads and checks them. ``methods`` groups the runs into
+rows, and ``bases`` finds the row to compare each row with. ``rules`` has the model selection rules,
+``statistics`` computes cells, averages and paired differences, ``missing`` writes commands for the
+missing runs, and ``paper`` has the paper's numbers. ``tables``, ``notes`` and ``tidy`` lay out the
+report, ``formats`` writes it, and ``figures`` draws it.
 """

@@ -57,33 +57,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline",
         metavar="ROW",
-        help="compare every row with this one: algorithm/annealing or a row's whole label (a "
-        "method with its algorithm alone, an algorithm with ERM)",
+        help="compare every row with this one: algorithm/annealing or a row's whole label (by "
+        "default, an annealing with its algorithm alone, and an algorithm with ERM)",
     )
-    parser.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="(%(default)s)")
+    parser.add_argument(
+        "--format", choices=_FORMATS, default=_FORMATS[0], help="default: %(default)s"
+    )
     parser.add_argument(
         "--selection",
         nargs="+",
         default=[_RULE],
         metavar="NAME",
-        help=f"model selection: {', '.join(RULES)}, or all ({_RULE})",
+        help=f"model selection: {', '.join(RULES)}, or all (default: {_RULE})",
     )
     parser.add_argument(
         "--error",
         choices=("sample", "domainbed"),
         default="sample",
-        help="the standard error: the sample's, or DomainBed's (population) (%(default)s)",
+        help="standard error: the sample's, or DomainBed's (population) (default: %(default)s)",
     )
     parser.add_argument(
         "--part",
         choices=("test", "seen"),
         default="test",
-        help="of held-out domains whose splits are by group: the groups that are new, or those "
-        "seen in training, in other domains (%(default)s)",
+        help="for held-out domains whose splits are by group: the accuracy on new groups, or on "
+        "those seen in training in other domains (default: %(default)s)",
     )
-    parser.add_argument("--data", nargs="+", metavar="NAME", help="only these data sets")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw, into this folder")
-    parser.add_argument("--paper", action="store_true", help="the paper's printed numbers beside")
+    parser.add_argument("--data", nargs="+", metavar="NAME", help="report only these data sets")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="also save plots in this folder")
+    parser.add_argument("--paper", action="store_true", help="also print the paper's numbers")
     version = f"gga-lightning {importlib.metadata.version('gga-lightning')}"
     parser.add_argument("--version", action="version", version=version)
     return parser
@@ -123,7 +125,7 @@ def _rules(names: Sequence[str]) -> list[str]:
     unknown = [name for name in names if name not in RULES]
     if unknown:
         raise ValueError(
-            f"`--selection` must be `all` or of {', '.join(RULES)}, got {unknown[0]!r}."
+            f"`--selection` must be `all` or one or more of {', '.join(RULES)}, got {unknown[0]!r}."
         )
     return list(dict.fromkeys(names))
 
@@ -140,7 +142,9 @@ def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[R
     names = {alias for name, runs in usable.items() for alias in (name, runs[0].data)}
     unknown = [name for name in wanted or () if name not in names]
     if unknown:
-        raise ValueError(f"`--data` must be of {', '.join(usable)}, got {unknown[0]!r}.")
+        raise ValueError(
+            f"`--data` must be one or more of {', '.join(usable)}, got {unknown[0]!r}."
+        )
     return {d: runs for d, runs in usable.items() if not wanted or {d, runs[0].data} & set(wanted)}
 
 
@@ -207,10 +211,10 @@ def _listed(labels: Iterable[str]) -> str:
 def _parts(comparisons: Sequence[Comparison], *, paper: bool) -> list[Table | Note]:
     """Makes the tables and notes of each rule and data set, and the overviews of each rule."""
     parts: list[Table | Note] = []
-    told: set[str] = set()
+    known: set[str] = set()
     for comparison in comparisons:
         parts.append(accuracy_table(comparison))
-        parts += gap_note(comparison, told)
+        parts += gap_note(comparison, known)
         table = difference_table(comparison)
         parts.append(_no_differences(comparison) if table is None else table)
         if paper:
@@ -220,7 +224,7 @@ def _parts(comparisons: Sequence[Comparison], *, paper: bool) -> list[Table | No
         if len(same_rule) > 1:
             parts += overview(same_rule)
     if paper and not any(comparison.data in DATASETS for comparison in comparisons):
-        parts.append(Note(f"The paper has none of these data sets, but {', '.join(DATASETS)}."))
+        parts.append(Note(f"The paper has none of these data sets. It has {', '.join(DATASETS)}."))
     return parts
 
 

@@ -24,7 +24,7 @@ _NOTE_LENGTH = 14  # characters
 _NAME_LENGTH = 240  # bytes of a file's name; file systems take 255
 
 
-def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
+def save_figures(comparisons: Sequence[Comparison], folder: Path) -> None:
     """Saves figures of accuracies and differences under each rule, and of searches and costs."""
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Figure] = {}
@@ -39,12 +39,8 @@ def save_figures(comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
         searched = [method for method in methods if _gains(method, "mean_gain")]
         if searched:
             figures[f"search-{data}"] = _search(data, searched)
-    paths: list[Path] = []
     for name, figure in figures.items():
-        path = folder / f"{_file_name(name)}.png"
-        figure.savefig(path, dpi=150)
-        paths.append(path)
-    return paths
+        figure.savefig(folder / f"{_file_name(name)}.png", dpi=150)
 
 
 def _file_name(text: str) -> str:

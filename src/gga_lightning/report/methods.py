@@ -237,7 +237,7 @@ def _once(runs: Iterable[Run]) -> tuple[tuple[Run, ...], list[Finding]]:
         key = (run.test_domains, run.split_seed, run.seed, run.hparams_seed)
         first = kept.setdefault(key, run)
         if first is not run:
-            reason = f"differs from {first.folder} in nothing that matters, counted once"
+            reason = f"differs from {first.folder} only in settings without effect"
             findings.append(Finding("duplicate", run.folder, reason))
     return tuple(kept[key] for key in sorted(kept)), findings
 

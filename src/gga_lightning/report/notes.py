@@ -19,21 +19,21 @@ _FINDINGS = {
     "conflict": "in conflict",
     "failed": "failed",
     "unfinished": "unfinished",
-    "duplicate": "counted once",
-    "diverged": "diverged, and counted all the same",
+    "duplicate": "not counted again",
+    "diverged": "diverged, but counted",
 }
 
 
-def gap_note(comparison: Comparison, told: set[str]) -> list[Note]:
-    """Writes the commands that fill a table's gaps and are new, and adds them to ``told``."""
+def gap_note(comparison: Comparison, known: set[str]) -> list[Note]:
+    """Writes the commands that fill a table's gaps, except ``known`` ones; adds them to those."""
     pairs = comparison.rule == LEAVE_ONE_OUT
     trials = {row.method.label: {run.trial for run in row.method.runs} for row in comparison.rows}
     new: list[str] = []
     for method in (row.method for row in comparison.rows):
         compared = trials.get(method.base or "", set())
         jobs = missing_jobs(method, comparison.domains, trials=compared, pairs=pairs)
-        new += [command for command in commands(method, jobs) if command not in told]
-    told.update(new)
+        new += [command for command in commands(method, jobs) if command not in known]
+    known.update(new)
     text = f"Runs that are missing from {comparison.data} ({RULES[comparison.rule]}):"
     return [Note(text, new, code=True)] if new else []
 

@@ -152,7 +152,7 @@ def parse_result(folder: Path, result: object) -> Run:
     held_out = _names(result, "test_domains")
     sources = _names(result, "source_domains")
     if not held_out or not sources or set(held_out) & set(sources):
-        raise ValueError("`test_domains` and `source_domains` must be apart and not empty")
+        raise ValueError("`test_domains` and `source_domains` must be disjoint and not empty")
     evaluations = tuple(
         _evaluation(entry, sources, held_out) for entry in _take(result, "evaluations", list)
     )
@@ -309,7 +309,7 @@ def _take(entry: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) ->
     value = entry[name]
     # True is an int to Python
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"`{name}` is {_shown(value)}")
+        raise ValueError(f"`{name}` has the wrong type: {_shown(value)}")
     return value
 
 

@@ -102,7 +102,6 @@ def _repeated(first: Run, run: Run) -> Finding:
         same_selection(first.selections[rule], run.selections[rule]) for rule in run.selections
     )
     if same:
-        return Finding("duplicate", run.folder, f"the job of {first.folder}, counted once")
-    return Finding(
-        "conflict", run.folder, f"the job of {first.folder} with other results; not used"
-    )
+        return Finding("duplicate", run.folder, f"repeats the job of {first.folder}")
+    reason = f"has the job of {first.folder} but other results, and is not used"
+    return Finding("conflict", run.folder, reason)

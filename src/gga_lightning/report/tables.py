@@ -210,8 +210,8 @@ def _best(rows: Sequence[Sequence[str]], columns: int) -> frozenset[tuple[int, i
     """Finds the best cells of the columns after the first, as printed and without marks."""
     found: set[tuple[int, int]] = set()
     for column in range(1, columns + 1):
-        cells = [(index, row[column]) for index, row in enumerate(rows)]
-        values = {r: float(x.split()[0]) for r, x in cells if x != GAP and not x.endswith("]")}
+        texts = {index: row[column] for index, row in enumerate(rows) if row[column] != GAP}
+        values = {row: float(text.split()[0]) for row, text in texts.items() if text[-1] != "]"}
         if len(values) > 1:
             best = max(values.values())
             found |= {(row, column) for row, value in values.items() if value == best}
