@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -248,11 +249,10 @@ def part_means(accuracies: Mapping[str, float]) -> tuple[float, float, float]:
     Returns:
         The means over the parts ``val``, ``oracle`` or ``seen``, and ``test``.
     """
-    val, oracle, test = (
-        fmean(value for name, value in accuracies.items() if name.startswith(parts))
-        for parts in ("val/", ("oracle/", "seen/"), "test/")
-    )
-    return val, oracle, test
+    values: dict[str, list[float]] = defaultdict(list)
+    for name, value in accuracies.items():
+        values[name.partition("/")[0]].append(value)
+    return fmean(values["val"]), fmean(values["oracle"] + values["seen"]), fmean(values["test"])
 
 
 def _evaluation(entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...]) -> RecordedPass:
