@@ -307,7 +307,7 @@ def _take(entry: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) ->
     if name not in entry:
         raise ValueError(f"`{name}` is missing")
     value = entry[name]
-    # True is an int to Python
+    # bool is a subclass of int
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"`{name}` has the wrong type: {_shown(value)}")
     return value
