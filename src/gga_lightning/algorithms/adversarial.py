@@ -26,6 +26,16 @@ class Adversarial(ManualGeneralizer):
     ``scheme="alternating"``, DomainBeds': some steps of the discriminator alone, then
     one of featurizer and classifier, with the full weight throughout. The classifier is trained
     in those steps only; the first is one of them.
+
+    Example:
+        >>> from gga_lightning.algorithms import DANN
+        >>> from gga_lightning.backbones import MLP
+        >>> settings = {"num_domains": 3, "discriminator_optimizer": {"lr": 5e-5}}
+        >>> model = DANN(MLP((2,)), num_classes=2, scheme="alternating", **settings)
+        >>> isinstance(model, Adversarial), model.automatic_optimization
+        (True, False)
+        >>> [group["lr"] for group in model.configure_optimizers().param_groups]
+        [0.001, 5e-05]
     """
 
     def __init__(

@@ -19,6 +19,16 @@ class AgrRand(AgrSum):
     processes.
 
     Source: Mansilla, Echeveste, Milone & Ferrante, ICCV 2021, arXiv 2108.01621, and its code.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning.backbones import MLP
+        >>> model = AgrRand(MLP((2,)), num_classes=2)
+        >>> model.trainer = Trainer(fast_dev_run=True, enable_progress_bar=False)
+        >>> agreeing = torch.tensor([True, False])
+        >>> [filled] = model.fill([torch.tensor([4.0, 0.0])], [agreeing])
+        >>> filled[0], filled[1].item() != 0  # the second is drawn at random
+        (tensor(4.), True)
     """
 
     def fill(self, sums: list[Tensor], agreeing: list[Tensor]) -> list[Tensor]:

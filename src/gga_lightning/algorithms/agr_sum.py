@@ -20,6 +20,15 @@ class AgrSum(ManualGeneralizer):
     gradient descent and weight decay do.
 
     Source: Mansilla, Echeveste, Milone & Ferrante, ICCV 2021, arXiv 2108.01621, and its code.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = AgrSum(MLP((2,)), num_classes=2)
+        >>> gradients = [[torch.tensor([1.0, 2.0])], [torch.tensor([3.0, -1.0])]]
+        >>> model.domain_gradients = lambda batch: (torch.tensor(0.7), gradients)  # of two domains
+        >>> model.step = lambda gradient: print(*gradient)  # instead of the optimizer's step
+        >>> loss = model.update({name: (torch.eye(2), torch.tensor([0, 1])) for name in ("a", "b")})
+        tensor([4., 0.])
     """
 
     def update(self, batch: Batch) -> Tensor:

@@ -25,6 +25,15 @@ class FeatureAlignment(DomainGeneralizer, ABC):
 
     The penalty is the mean over the pairs of domains. All domains go through the network in one
     pass, which differs from DomainBeds' where BatchNorm is in training mode.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> class MeanGap(FeatureAlignment):  # aligns the means of the features
+        ...     def distance(self, left, right):
+        ...         return (left.mean(0) - right.mean(0)).abs().max()
+        >>> model = MeanGap(MLP((2,)), num_classes=2, gamma=0.5)
+        >>> model.penalty([torch.zeros(4, 32), torch.ones(4, 32)])
+        tensor(1.)
     """
 
     def __init__(

@@ -18,6 +18,15 @@ class ANDMask(ManualGeneralizer):
     :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself.
 
     Source: Parascandolo et al., ICLR 2021, arXiv 2009.00329, and its code.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = ANDMask(MLP((2,)), num_classes=2, tau=1.0)
+        >>> gradients = [[torch.tensor([1.0, 2.0])], [torch.tensor([3.0, -1.0])]]
+        >>> model.domain_gradients = lambda batch: (torch.tensor(0.7), gradients)  # of two domains
+        >>> model.step = lambda gradient: print(*gradient)  # instead of the optimizer's step
+        >>> loss = model.update({name: (torch.eye(2), torch.tensor([0, 1])) for name in ("a", "b")})
+        tensor([4., 0.])
     """
 
     def __init__(

@@ -15,6 +15,15 @@ class Annealed(DomainGeneralizer):
     At that step the optimizer's state is cleared, since Adam's averages do not fit the jump in
     the gradient. (DomainBeds make a new optimizer, which a checkpoint or a schedule
     would not know of.)
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> class FirstMeanThenWorst(Annealed):  # minimizes the mean of losses, later the highest
+        ...     def objective(self, batch):
+        ...         losses = self.domain_losses(batch)
+        ...         return losses.max() if self.annealed else losses.mean()
+        >>> FirstMeanThenWorst(MLP((2,)), num_classes=2, anneal_steps=100).annealed
+        False
     """
 
     lr_after: float | None = None
@@ -74,7 +83,16 @@ class Annealed(DomainGeneralizer):
 
 
 class AnnealedPenalty(Annealed):
-    """Gives the penalty its weight from a step on."""
+    """Gives the penalty its weight from a step on.
+
+    Example:
+        >>> from gga_lightning.algorithms import VREx
+        >>> from gga_lightning.backbones import MLP
+        >>> VREx(MLP((2,)), num_classes=2, penalty_weight=10.0, anneal_steps=500).weight
+        1.0
+        >>> VREx(MLP((2,)), num_classes=2, penalty_weight=10.0, anneal_steps=0).weight
+        10.0
+    """
 
     weight_before = 1.0
     """The penalty's weight before."""

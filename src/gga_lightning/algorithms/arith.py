@@ -26,6 +26,17 @@ class Arith(ManualGeneralizer):
     Source: Wang, Zhang, Qi & Shi, 2025, arXiv 2503.18987, with a domain for each task (the authors
     combine domains with groups of classes). Their code divides the gradient by the inner learning
     rate, which makes it 100 times as long; Adam hides that as well.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning.backbones import MLP
+        >>> from gga_lightning.data import DomainDataModule, Toy
+        >>> model = Arith(MLP((2,)), num_classes=2, inner_lr=0.01)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer.fit(model, DomainDataModule(Toy()))
+        >>> trainer.global_step  # the walk over both domains and the step count as one
+        1
     """
 
     def __init__(

@@ -22,6 +22,15 @@ class ARM(DomainGeneralizer):
     Source: Zhang et al., NeurIPS 2021, arXiv 2007.02931, ARM-CML, with DomainBed's context network.
     DomainBed takes the batch size for the support size, and the whole batch for a set where that
     does not divide it, and never trains the context network: its optimizer is made before.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> ARM.featurizer_shape((3, 8, 8))  # one channel more, for the context
+        (4, 8, 8)
+        >>> model = ARM(MLP((4, 8, 8)), num_classes=2, input_shape=(3, 8, 8)).eval()
+        >>> images = torch.rand(4, 3, 8, 8)
+        >>> model(images)[0].allclose(model(images[:1])[0])  # the others matter
+        False
     """
 
     def __init__(

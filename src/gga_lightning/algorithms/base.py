@@ -40,6 +40,12 @@ def pool(batch: Batch) -> DomainBatch:
 
     Returns:
         All inputs and all targets.
+
+    Example:
+        >>> x, y = torch.zeros(3, 2), torch.tensor([0, 1, 1])
+        >>> inputs, targets = pool({"photo": (x, y), "sketch": (x[:1], y[:1])})
+        >>> inputs.shape, targets.tolist()
+        (torch.Size([4, 2]), [0, 1, 1, 0])
     """
     inputs, targets = zip(*batch.values(), strict=True)
     return torch.cat(inputs), torch.cat(targets)
@@ -56,6 +62,12 @@ def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int =
 
     Raises:
         MisconfigurationException: If it has fewer.
+
+    Example:
+        >>> batch = {"photo": (torch.zeros(3, 2), torch.tensor([0, 1, 1]))}
+        >>> require_domains(batch, "Fish")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        lightning.fabric.utilities.exceptions.MisconfigurationException: Fish needs batches of ...
     """
     found = {domain: len(targets) for domain, (_, targets) in batch.items()}
     if len(found) < domains or min(found.values(), default=0) < samples:
@@ -84,6 +96,17 @@ class DomainGeneralizer(LightningModule):
         input_shape: Shape of one input, if known.
         preprocess: Makes an input of an image (a path, bytes, a PIL image, a uint8 tensor); None
             if the model is not for images in files.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> class WorstDomain(DomainGeneralizer):  # minimizes the highest of the domains' losses
+        ...     def objective(self, batch):
+        ...         return self.domain_losses(batch).max()
+        >>> model = WorstDomain(MLP((2,)), num_classes=2)
+        >>> y = torch.tensor([0, 1])
+        >>> batch = {"photo": (torch.eye(2), y), "sketch": (-torch.eye(2), y)}
+        >>> model.objective(batch).equal(model.domain_losses(batch).max())
+        True
     """
 
     def __init__(

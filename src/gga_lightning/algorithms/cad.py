@@ -17,6 +17,16 @@ class CAD(ContrastiveBottleneck):
     :class:`gga_lightning.algorithms.contrastive_bottleneck.ContrastiveBottleneck` for the term and
     the source. CAD does not need classes for it. DomainBed leaves out the samples whose class is
     not in the batch again, which is ``anchors="repeated"``.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = CAD(MLP((2,)), num_classes=2)
+        >>> targets, domains = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])
+        >>> apart = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> mixed = apart[[0, 2, 1, 3]]  # both domains have the same features
+        >>> (model.mixing(mixed, targets, domains) < model.mixing(apart, targets, domains)).item()
+        True
     """
 
     def __init__(

@@ -28,6 +28,15 @@ class CausIRL(FeatureAlignment, ABC):
     Source: Chevalley, Bunne, Krause & Bauer, 2022, arXiv 2206.11646. As in DomainBed, which draws
     the cuts with NumPy and replaces penalties that are NaN by 0. All domains go through the
     network in one pass, which differs from DomainBed's where BatchNorm is in training mode.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> class MeanGap(CausIRL):  # aligns the mean features of the two groups
+        ...     def distance(self, left, right):
+        ...         return (left.mean(0) - right.mean(0)).square().mean()
+        >>> model = MeanGap(MLP((2,)), num_classes=2)
+        >>> model.penalty([torch.ones(4, 32), torch.ones(4, 32)])  # of domains with equal features
+        tensor(0.)
     """
 
     def check(self, batch: Batch) -> None:

@@ -12,4 +12,13 @@ class CausIRLMMD(CausIRL, MMD):
     See :class:`gga_lightning.algorithms.causirl.CausIRL` for the groups and the source, and
     :class:`MMD` for the distance. It is the biased estimate, which is positive for two samples of
     one distribution.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = CausIRLMMD(MLP((2,)), num_classes=2)
+        >>> model.penalty([torch.ones(4, 32), torch.ones(4, 32)])  # features that depend on nothing
+        tensor(0.)
+        >>> model.penalty([torch.randn(4, 32), torch.randn(4, 32)]).item() >= 0
+        True
     """

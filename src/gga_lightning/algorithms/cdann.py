@@ -19,6 +19,14 @@ class CDANN(Adversarial):
     Source: Li et al., ECCV 2018, in DomainBed's form, with the embedding in the place of one
     discriminator a class. DomainBed divides the loss by the highest label in the batch plus one,
     where we divide by the number of classes in it.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = CDANN(MLP((2,)), num_classes=2, num_domains=3)
+        >>> seen = model.condition(torch.ones(2, 32), torch.tensor([0, 1]))
+        >>> seen[0].equal(seen[1])  # with the class
+        False
     """
 
     def add_parts(self) -> None:

@@ -15,6 +15,17 @@ class CondCAD(ContrastiveBottleneck):
     they are few. See
     :class:`gga_lightning.algorithms.contrastive_bottleneck.ContrastiveBottleneck` for the term and
     the source.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = CondCAD(MLP((2,)), num_classes=2)
+        >>> domains = torch.tensor([0, 0, 1, 1])
+        >>> model.mixing(torch.eye(4), torch.tensor([0, 0, 1, 1]), domains)
+        tensor(0.)
+        >>> features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> model.mixing(features, torch.tensor([0, 1, 0, 1]), domains)  # one candidate each
+        tensor(0.)
     """
 
     def choose(self, same_class: Tensor, same_domain: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,16 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
     of DomainBed with ``is_flipped=True`` (the only one in DomainBed's searches). DomainBed's other
     form counts i itself among the candidates in its numerator, and its projection raises an error;
     neither is here.
+
+    Example:
+        >>> from gga_lightning.algorithms import CAD, CondCAD
+        >>> from gga_lightning.backbones import MLP
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> targets, domains = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])
+        >>> CAD(MLP((2,)), num_classes=2).mixing(features, targets, domains).item() > 0
+        True
+        >>> CondCAD(MLP((2,)), num_classes=2).mixing(features, targets, domains)
+        tensor(0.)
     """
 
     def __init__(

@@ -16,6 +16,13 @@ class CORAL(FeatureAlignment):
 
     Source: Sun & Saenko, ECCV 2016 workshops, arXiv 1607.01719, in DomainBed's form: the paper
     has the covariances alone, with a factor 1 / (4 F^2) on the summed squares.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = CORAL(MLP((2,)), num_classes=2, gamma=1.0)
+        >>> features = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+        >>> model.distance(features, features), model.distance(features, features + 1)
+        (tensor(0.), tensor(1.))
     """
 
     def distance(self, left: Tensor, right: Tensor) -> Tensor:

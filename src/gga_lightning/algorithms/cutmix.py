@@ -18,6 +18,15 @@ class CutMix(DomainGeneralizer):
     at random from the joined batch.
 
     Source: Yun et al., ICCV 2019, arXiv 1905.04899; by :class:`torchvision.transforms.v2.CutMix`.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> _ = torch.manual_seed(0)
+        >>> model = CutMix(MLP((3, 8, 8)), num_classes=2, alpha=1.0)
+        >>> y = torch.tensor([0, 1, 0, 1])
+        >>> batch = {"photo": (torch.rand(4, 3, 8, 8), y), "sketch": (torch.rand(4, 3, 8, 8), y)}
+        >>> model.objective(batch).equal(model.objective(batch))  # each call draws another box
+        False
     """
 
     def __init__(

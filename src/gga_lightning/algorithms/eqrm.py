@@ -25,6 +25,14 @@ class EQRM(Annealed):
     (``gradient="endpoints"``, from which the published numbers come). We differentiate the
     quantile itself. In DomainBed's random search the learning rate never changes. All domains go
     through the network in one pass.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = EQRM(MLP((2,)), num_classes=2, quantile=0.9, burnin_steps=0)
+        >>> y = torch.tensor([0, 1, 0, 1])
+        >>> batch = {"photo": (torch.randn(4, 2), y), "sketch": (torch.randn(4, 2), y)}
+        >>> (model.objective(batch) > model.domain_losses(batch).mean()).item()
+        True
     """
 
     def __init__(

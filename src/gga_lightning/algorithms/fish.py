@@ -18,6 +18,17 @@ class Fish(ManualGeneralizer):
 
     Source: Shi et al., ICLR 2022, arXiv 2104.09937, Algorithm 1, with the user's optimizer inside.
     DomainBed keeps a fixed order of the domains and interpolates running statistics too.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning.backbones import MLP
+        >>> from gga_lightning.data import DomainDataModule, Toy
+        >>> model = Fish(MLP((2,)), num_classes=2, meta_lr=0.5)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer.fit(model, DomainDataModule(Toy()))
+        >>> trainer.global_step  # the steps on both domains count as one
+        1
     """
 
     def __init__(

@@ -23,6 +23,16 @@ class Fishr(AnnealedPenalty):
 
     Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934. As DomainBed, also in that the
     average starts at zero and is divided by 1 - ``ema``.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = Fishr(MLP((2,)), num_classes=2, anneal_steps=0)
+        >>> y = torch.tensor([0, 1, 0, 1])
+        >>> batch = {"photo": (torch.randn(4, 2), y), "sketch": (torch.randn(4, 2), y)}
+        >>> (model.objective(batch) > model.domain_loss(pool(batch))).item()
+        True
+        >>> {name: average.shape for name, average in model.averages.items()}
+        {'photo': torch.Size([66]), 'sketch': torch.Size([66])}
     """
 
     weight_before = 0.0

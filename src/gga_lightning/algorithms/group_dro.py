@@ -19,6 +19,16 @@ class GroupDRO(DomainGeneralizer):
     Source: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1. As DomainBed since 2021; SWAD
     and the paper's code divide the loss by the number of domains. All domains go through the
     network in one pass, which differs from theirs where BatchNorm is in training mode.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = GroupDRO(MLP((2,)), num_classes=2, eta=1.0)
+        >>> y = torch.tensor([0, 1, 0, 1])
+        >>> batch = {"photo": (torch.randn(4, 2), y), "sketch": (torch.randn(4, 2), y)}
+        >>> (model.objective(batch) > model.domain_losses(batch).mean()).item()
+        True
+        >>> round(sum(weight.item() for weight in model.weights.values()), 4)
+        1.0
     """
 
     def __init__(

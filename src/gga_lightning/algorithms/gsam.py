@@ -17,6 +17,13 @@ class GSAM(SharpnessAware):
 
     Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. GGA's
     code fixes rho at 0.05 whatever is asked for.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = GSAM(MLP((2,)), num_classes=2, alpha=0.5)
+        >>> here, displaced = [torch.tensor([1.0, 1.0])], [torch.tensor([1.0, 0.0])]
+        >>> model.combine(here, displaced)
+        [tensor([ 1.0000, -0.5000])]
     """
 
     def __init__(

@@ -23,6 +23,15 @@ class IBERM(AnnealedPenalty):
     DomainBed results come. The paper argues with the variance of the classifier's output, which
     is ``of="logits"``. In DomainBed a domain with a single sample makes all weights NaN from the
     first step on, even while the weight of the penalty is 0; here it raises an error.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = IBERM(MLP((2,)), num_classes=2, penalty_weight=100.0, anneal_steps=0)
+        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+        >>> penalty = model.featurizer(x).var(0).mean()
+        >>> expected = model.domain_loss((x, y)) + 100 * penalty
+        >>> model.objective({"photo": (x, y)}).isclose(expected).item()
+        True
     """
 
     weight_before = 0.0

@@ -24,6 +24,16 @@ class IBIRM(IBERM):
 
     Source: Ahuja et al., NeurIPS 2021, arXiv 2106.06607. As in DomainBed; see :class:`IBERM` for
     the difference between the paper and its code.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = IBIRM(MLP((2,)), num_classes=2, penalty_weight=10.0, irm_weight=100.0)
+        >>> batch = {"photo": (torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))}
+        >>> model.objective(batch).shape
+        torch.Size([])
+        >>> IBIRM(MLP((2,)), num_classes=2, anneal_steps=300, irm_anneal_steps=500).change_steps
+        (300, 500)
     """
 
     def __init__(

@@ -22,6 +22,16 @@ class IGA(DomainGeneralizer):
     a double backward pass over the whole network, and its memory.
 
     Source: Koyama & Yamaguchi, 2020, arXiv 2008.01883, in DomainBed's form.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = IGA(MLP((2,)), num_classes=2, penalty_weight=1000.0)
+        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+        >>> same, other = {"a": (x, y), "b": (x, y)}, {"a": (x, y), "b": (-x, y)}
+        >>> model.objective(same).isclose(model.domain_losses(same).mean()).item()
+        True
+        >>> (model.objective(other) > model.domain_losses(other).mean()).item()
+        True
     """
 
     def __init__(

@@ -19,6 +19,15 @@ class IRM(AnnealedPenalty):
 
     Source: Arjovsky et al., 2019, arXiv 1907.02893. As DomainBed; the original code divides the
     loss by the penalty's weight where that is above 1.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = IRM(MLP((2,)), num_classes=2, penalty_weight=100.0, anneal_steps=0)
+        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+        >>> penalty = scale_penalty(model(x), y)
+        >>> expected = model.domain_loss((x, y)) + 100 * penalty
+        >>> model.objective({"photo": (x, y)}).isclose(expected).item()
+        True
     """
 
     def __init__(

@@ -20,6 +20,14 @@ class JacobianDescent(ManualGeneralizer):
     Source: Quinton & Rey, arXiv 2406.16232 (Jacobian descent, UPGrad), and TorchJD's documentation
     for the other aggregators' papers. Sener & Koltun, NeurIPS 2018 (MGDA); Yu et al., NeurIPS
     2020 (PCGrad); Liu et al., NeurIPS 2021 (CAGrad).
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> def lowest(jacobian):  # takes each coordinate of the smallest size
+        ...     return jacobian.gather(0, jacobian.abs().argmin(0, keepdim=True))[0]
+        >>> model = JacobianDescent(MLP((2,)), num_classes=2, aggregator=lowest)
+        >>> model.aggregator(torch.tensor([[1.0, -2.0], [3.0, 0.5]]))  # a row for each domain
+        tensor([1.0000, 0.5000])
     """
 
     def __init__(

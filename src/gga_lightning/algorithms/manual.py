@@ -27,6 +27,16 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
     Gradients are averaged over the processes before anything is made of them, so that several
     processes do what one does on the joined batch. Lightning refuses gradient accumulation and
     clipping here, and so do we float16, whose loss scaling knows of one gradient a step only.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> class OwnSteps(ManualGeneralizer):  # makes the steps of ERM by itself
+        ...     def update(self, batch):
+        ...         loss = self.objective(batch)
+        ...         self.step(self.gradient(loss))
+        ...         return loss
+        >>> OwnSteps(MLP((2,)), num_classes=2).automatic_optimization
+        False
     """
 
     def __init__(

@@ -25,6 +25,14 @@ class Mixup(DomainGeneralizer):
 
     Source: Yan et al., 2020, arXiv 2001.00677, and Xu et al., AAAI 2020, arXiv 1912.01805, in
     DomainBed's form. All pairs go through the network in one pass.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = Mixup(MLP((2,)), num_classes=2, alpha=0.2)
+        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+        >>> same = {"a": (x, y), "b": (x, y)}  # mixing equal samples changes nothing
+        >>> model.objective(same).isclose(model.domain_loss((x, y))).item()
+        True
     """
 
     def __init__(

@@ -27,6 +27,17 @@ class MLDG(ManualGeneralizer):
     meta-train once and the next one meta-test, the mean over the pairs (DomainBed today forms
     fewer pairs, and none with two domains); their inner step is ``inner="adam"``, where they decay
     weights too. They cut the two domains of a pair to the shorter one.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning.backbones import MLP
+        >>> from gga_lightning.data import DomainDataModule, Toy
+        >>> model = MLDG(MLP((2,)), num_classes=2, num_meta_test=1, inner_lr=0.01)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer.fit(model, DomainDataModule(Toy()))
+        >>> trainer.callback_metrics["train/loss"].item() > 0  # F + beta * G
+        True
     """
 
     def __init__(

@@ -19,6 +19,13 @@ class MMD(FeatureAlignment):
 
     Source: Li, Pan, Wang & Kot, CVPR 2018, in DomainBed's form, without the paper's adversarial
     autoencoder. The published accuracy of 23.4 % on DomainNet is this form's.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = MMD(MLP((2,)), num_classes=2, gamma=1.0)
+        >>> features = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+        >>> model.distance(features, features), model.distance(features, features + 1).item() > 0
+        (tensor(0.), True)
     """
 
     def distance(self, left: Tensor, right: Tensor) -> Tensor:

@@ -23,6 +23,15 @@ class MTL(DomainGeneralizer):
     evaluation (``embedding="noise"``, from which the published numbers come), have the decay the
     wrong way round and begins at zero (ours at the first batch's mean), and sum the domains'
     losses. All domains go through the network in one pass.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = MTL(MLP((2,)), num_classes=2)
+        >>> model.classifier.in_features  # 32 of the sample and 32 of its domain
+        64
+        >>> loss = model.objective({"photo": (torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))})
+        >>> model.averages["photo"].shape
+        torch.Size([32])
     """
 
     def __init__(

@@ -36,6 +36,17 @@ class PGrad(ManualGeneralizer):
     Source: Wang, Grigsby & Qi, ICLR 2023, arXiv 2305.01134, and its code. There weight decay acts
     on the last step and not in the walk; here it is the optimizer's, and acts in the walk. There
     running statistics of normalization layers never move.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning.backbones import MLP
+        >>> from gga_lightning.data import DomainDataModule, Toy
+        >>> model = PGrad(MLP((2,)), num_classes=2, rounds=2)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer.fit(model, DomainDataModule(Toy()))
+        >>> trainer.global_step  # the walk over the domains, in two rounds, counts as one
+        1
     """
 
     def __init__(

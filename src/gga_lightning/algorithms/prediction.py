@@ -23,6 +23,11 @@ class Prediction(NamedTuple):
         probability: Its probability, in [0, 1].
         probabilities: Class to probability, in the order of the model's classes.
         source: The image's file as a path; None for an image that was not given by its path.
+
+    Example:
+        >>> found = Prediction("cat", 0.75, {"cat": 0.75, "dog": 0.25}, source="images/1.jpg")
+        >>> f"{found.source}: {found.label} ({found.probability:.0%})"
+        'images/1.jpg: cat (75%)'
     """
 
     label: str
@@ -43,6 +48,16 @@ def image_files(folder: str | os.PathLike[str]) -> list[str]:
 
     Raises:
         ValueError: If there are none.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "photos").mkdir()
+        ...     for name in ("photos/a.JPG", "b.png", "notes.txt"):
+        ...         Path(folder, name).touch()
+        ...     [os.path.relpath(path, folder) for path in image_files(folder)]
+        ['b.png', 'photos/a.JPG']
     """
     found: list[str] = []
     seen: set[str] = set()

@@ -30,6 +30,14 @@ class RDM(Annealed):
     optimizer at ``anneal_steps``, and here its state is cleared. DomainBed's batches for RDM are
     larger than those of other algorithms: 88 samples a domain (40 for TerraIncognita and
     DomainNet).
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = RDM(MLP((2,)), num_classes=2, anneal_steps=0)
+        >>> y = torch.tensor([0, 1, 0, 1])
+        >>> batch = {"photo": (torch.randn(4, 2), y), "sketch": (torch.randn(4, 2), y)}
+        >>> (model.objective(batch) > model.domain_losses(batch).mean()).item()
+        True
     """
 
     def __init__(

@@ -17,6 +17,14 @@ class RSC(DomainGeneralizer):
 
     Source: Huang et al., ECCV 2020, arXiv 2007.02454, its form by channels, on the feature vector
     as in DomainBed. The classifier being linear, the gradient of a logit is a row of its weights.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> _ = torch.manual_seed(0)
+        >>> model = RSC(MLP((2,)), num_classes=2, drop_features=0.5, drop_samples=0.5)
+        >>> x, y = torch.randn(8, 2), torch.tensor([0, 1] * 4)
+        >>> (model.objective({"photo": (x, y)}) > model.domain_loss((x, y))).item()
+        True
     """
 
     def __init__(

@@ -15,6 +15,15 @@ class SAGM(SharpnessAware):
 
     Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; its code,
     as we, takes their mean. In GGA's code it cannot be constructed, and rho is fixed at 0.05.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = SAGM(MLP((2,)), num_classes=2, rho=0.5, alpha=0.125)
+        >>> model.displacement(torch.tensor(2.0))  # 0.5 / 2 - 0.125
+        tensor(0.1250)
+        >>> model.combine([torch.tensor([1.0])], [torch.tensor([3.0])])
+        [tensor([2.])]
     """
 
     def __init__(

@@ -25,6 +25,19 @@ class SagNet(ManualGeneralizer):
     Source: Nam et al., CVPR 2021, arXiv 1910.11645, Algorithm 1, in DomainBed's form: on the
     feature vector, whose features count as the positions of one channel, where the paper takes
     the feature maps in the middle of a ResNet.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning.backbones import MLP
+        >>> from gga_lightning.data import DomainDataModule, Toy
+        >>> model = SagNet(MLP((2,)), num_classes=2)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer.fit(model, DomainDataModule(Toy()))
+        >>> trainer.global_step  # the three steps count as one
+        1
+        >>> model.style_classifier.out_features
+        2
     """
 
     def __init__(

@@ -12,6 +12,15 @@ class SAM(SharpnessAware):
 
     Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. GGA's code
     divides by ||g|| as it is, also where it is 0, and updates running statistics in both passes.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = SAM(MLP((2,)), num_classes=2, rho=0.5)
+        >>> model.displacement(torch.tensor(2.0))  # 0.5 / 2
+        tensor(0.2500)
+        >>> model.combine([torch.tensor([1.0])], [torch.tensor([3.0])])
+        [tensor([3.])]
     """
 
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:

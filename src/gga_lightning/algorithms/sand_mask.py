@@ -27,6 +27,15 @@ class SANDMask(ANDMask):
     Source: Shahtalebi et al., 2021, arXiv 2106.02266, as in DomainBed. DomainBed's default
     ``tau=1`` trains nothing, because a is at most 1; here ``tau`` must be less than 1, and the
     default is 0.5.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = SANDMask(MLP((2,)), num_classes=2, tau=0.5, k=10.0)
+        >>> gradients = [[torch.tensor([1.0, 2.0])], [torch.tensor([3.0, -1.0])]]
+        >>> model.domain_gradients = lambda batch: (torch.tensor(0.7), gradients)  # of two domains
+        >>> model.step = lambda gradient: print(*gradient)  # instead of the optimizer's step
+        >>> loss = model.update({name: (torch.eye(2), torch.tensor([0, 1])) for name in ("a", "b")})
+        tensor([4., 0.])
     """
 
     def __init__(

@@ -26,6 +26,13 @@ class SelfReg(DomainGeneralizer):
 
     Source: Kim et al., ICCV 2021, arXiv 2104.09841, its losses (not its averaging of weights and
     its curriculum). In the suites the projection is not trained: their optimizer is made before.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = SelfReg(MLP((2,)), num_classes=2)
+        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+        >>> (model.objective({"photo": (x, y)}) > model.domain_loss((x, y))).item()
+        True
     """
 
     def __init__(

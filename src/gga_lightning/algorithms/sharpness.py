@@ -17,6 +17,18 @@ class SharpnessAware(ManualGeneralizer):
     That is a displacement along the gradient. With several processes both gradients are means
     over them, so that they do what one process does on the joined batch. (SAM's and GSAM's own
     code displaces each process by its own gradient.)
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> class MeanGradient(SharpnessAware):  # steps along the mean of both gradients
+        ...     def combine(self, gradient, displaced):
+        ...         return [(here + there) / 2 for here, there in zip(gradient, displaced)]
+        >>> model = MeanGradient(MLP((2,)), num_classes=2, rho=0.5)
+        >>> model.combine([torch.tensor([1.0])], [torch.tensor([3.0])])
+        [tensor([2.])]
+        >>> round(model.displacement(torch.tensor(2.0)).item(), 6)  # rho / ||g||
+        0.25
     """
 
     def __init__(

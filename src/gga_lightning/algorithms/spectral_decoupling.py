@@ -13,6 +13,15 @@ class SpectralDecoupling(DomainGeneralizer):
 
     Source: Pezeshki et al., NeurIPS 2021, arXiv 2011.09468, equation 25. As DomainBed: the mean
     is over samples and classes.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = SpectralDecoupling(MLP((2,)), num_classes=2, penalty_weight=0.1)
+        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+        >>> expected = model.domain_loss((x, y)) + 0.1 * model(x).square().mean()
+        >>> model.objective({"photo": (x, y)}).isclose(expected).item()
+        True
     """
 
     def __init__(

@@ -31,6 +31,18 @@ class Transfer(ManualGeneralizer):
     Source: Zhang, Zhao, Yu & Poupart, NeurIPS 2021, arXiv 2106.03632, Algorithm 1, as in DomainBed
     with ``gda=False``. DomainBed's random search always has ``gda=True``, with which featurizer and
     classifier are not trained at all; that form is not here.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from gga_lightning.backbones import MLP
+        >>> from gga_lightning.data import DomainDataModule, Toy
+        >>> model = Transfer(MLP((2,)), num_classes=2, adversary_steps=3, delta=2.0)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer.fit(model, DomainDataModule(Toy()))
+        >>> distance = (model.adversary.weight - model.classifier.weight).norm().item()
+        >>> 0 < distance <= 2.0  # the adversary has moved away from the classifier
+        True
     """
 
     def __init__(

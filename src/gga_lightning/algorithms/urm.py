@@ -33,6 +33,15 @@ class URM(DomainGeneralizer):
 
     Source: Krishnamachari, Ng & Foo, TMLR 2024. As in DomainBed, which accepts only its own
     featurizers.
+
+    Example:
+        >>> from gga_lightning.backbones import MLP
+        >>> model = URM(MLP((2,)), num_classes=2, discriminator_optimizer={"lr": 5e-5})
+        >>> [group["lr"] for group in model.configure_optimizers().param_groups]
+        [0.001, 5e-05]
+        >>> batch = {"photo": (torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))}
+        >>> (model.objective(batch) > model.domain_loss(pool(batch))).item()
+        True
     """
 
     def __init__(

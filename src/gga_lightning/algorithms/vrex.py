@@ -13,6 +13,16 @@ class VREx(AnnealedPenalty):
 
     Source: Krueger et al., ICML 2021, arXiv 2003.00688, V-REx. As DomainBed: the variance is that
     of the population.
+
+    Example:
+        >>> import torch
+        >>> from gga_lightning.backbones import MLP
+        >>> model = VREx(MLP((2,)), num_classes=2, penalty_weight=10.0, anneal_steps=0)
+        >>> y = torch.tensor([0, 1, 0, 1])
+        >>> batch = {"photo": (torch.randn(4, 2), y), "sketch": (torch.randn(4, 2), y)}
+        >>> losses = model.domain_losses(batch)
+        >>> model.objective(batch).isclose(losses.mean() + 10 * losses.var(correction=0)).item()
+        True
     """
 
     def __init__(
