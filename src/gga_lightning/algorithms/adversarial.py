@@ -1,4 +1,4 @@
-"""What DANN and CDANN share: a discriminator that tells domains apart, and its opponent."""
+"""What DANN and CDANN share: a discriminator of the domains, and training against it."""
 
 import math
 from collections.abc import Mapping
@@ -17,15 +17,19 @@ __all__ = ["Adversarial"]
 
 
 class Adversarial(ManualGeneralizer):
-    """Learns features of which a discriminator cannot tell the domain.
+    """Learns features from which a discriminator cannot predict the domain.
 
-    ``scheme="reversal"``, the paper's: at each step the discriminator goes down its loss and the
-    featurizer, besides its own, goes up it; the weight of that rises from 0 by 2 / (1 + exp(-10 p))
-    - 1 with the progress p of the training. It is trained by Lightning's automatic optimization.
+    Let L be the mean cross-entropy of the classes and A the loss of the discriminator.
 
-    ``scheme="alternating"``, DomainBeds': some steps of the discriminator alone, then
-    one of featurizer and classifier, with the full weight throughout. The classifier is trained
-    in those steps only; the first is one of them.
+    ``scheme="reversal"`` is that of the paper. At each step the discriminator minimizes A, the
+    classifier minimizes L, and the featurizer minimizes L - w * A, by a reversed gradient. The
+    weight w is ``adversary_weight`` times 2 / (1 + exp(-10 p)) - 1, where the progress p rises from
+    0 to 1 over the first ``ramp_steps`` steps. Lightning's automatic optimization makes the steps.
+
+    ``scheme="alternating"`` is that of DomainBed. After ``discriminator_steps`` steps of the
+    discriminator alone, one step of featurizer and classifier minimizes L - w * A, where w is
+    ``adversary_weight`` from the beginning. The classifier is trained in no other steps. In
+    a training, ``discriminator_steps - 1`` steps of the discriminator come before the first one.
 
     Example:
         >>> from gga_lightning.algorithms import DANN
@@ -61,20 +65,20 @@ class Adversarial(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             num_domains: How many domains a batch has.
-            adversary_weight: The discriminator's loss's weight (lambda) for the featurizer; not
-                negative.
+            adversary_weight: The weight of the discriminator's loss for the featurizer (lambda);
+                not negative.
             scheme: ``"reversal"`` or ``"alternating"``, see above.
             ramp_steps: Over how many steps the weight rises under ``"reversal"``: 0 for the full
                 weight from the start, the whole training if None.
             discriminator_steps: Steps of the discriminator for each of the others, under
                 ``"alternating"``; at least 1.
-            gradient_penalty: The weight of the squared gradient of the discriminator's loss in
-                its input, in its loss; not negative.
+            gradient_penalty: The weight of a penalty in the discriminator's loss, on the squared
+                gradient of its cross-entropy with respect to its input; not negative.
             width: Of the discriminator's hidden layers.
             depth: Its linear layers; at least 2.
             dropout: After each hidden layer, in [0, 1).
-            discriminator_optimizer: Where the optimizer shall differ for the discriminator, such
-                as ``{"lr": 1e-4, "betas": (0.5, 0.9)}``.
+            discriminator_optimizer: Settings of the optimizer that differ for the discriminator,
+                such as ``{"lr": 1e-4, "betas": (0.5, 0.9)}``.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -145,7 +149,7 @@ class Adversarial(ManualGeneralizer):
         return self._optimizer([{"params": main}, own])
 
     def on_train_start(self) -> None:
-        """Checks that there is an end for the weight to rise to."""
+        """Checks that the number of steps over which the weight rises is known."""
         if self.automatic_optimization and not math.isfinite(self._ramp()):
             raise MisconfigurationException(
                 "`ramp_steps` must be given where the trainer knows no last step, got None."
@@ -157,7 +161,7 @@ class Adversarial(ManualGeneralizer):
         return kind.training_step(self, batch, batch_idx)
 
     def objective(self, batch: Batch) -> Tensor:
-        """Computes both losses, the discriminator's with its gradient turned for the featurizer.
+        """Computes both losses; the discriminator's gradient is reversed for the featurizer.
 
         Args:
             batch: Domain name to (inputs, targets).
@@ -172,7 +176,7 @@ class Adversarial(ManualGeneralizer):
         return loss + self._against(batch, reversed_features, targets)
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes a step of the discriminator or of the others.
+        """Makes a step of the discriminator, or of the featurizer and the classifier.
 
         Args:
             batch: Domain name to (inputs, targets).

@@ -1,4 +1,4 @@
-"""Agr-Rand: random gradients where the domains disagree."""
+"""Agr-Rand: sums the domains' gradients, with random numbers where their signs differ."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,13 @@ __all__ = ["AgrRand"]
 
 
 class AgrRand(AgrSum):
-    """Steps along the sum of the domains' gradients, and at random where their signs differ.
+    """Sums the domains' gradients where all signs agree, with random numbers elsewhere.
 
-    A coordinate in which not all signs agree gets s times a number drawn from N(0, 1), where s is
-    the mean size of the sum over the agreeing coordinates of the whole network. If no coordinate
-    agrees, s is 0 (the authors' code makes all weights NaN then).
+    A coordinate in which the signs differ gets s times a number drawn from N(0, 1). The scale s is
+    the mean absolute value of the sums over all coordinates of the network in which the signs
+    agree. If there is none, s is 0; the authors' code then makes all weights NaN.
 
-    The seed of the draw comes from PyTorch's generator of the CPU, and is the same on all
-    processes.
+    The seed of the draw comes from PyTorch's CPU generator, and is the same on all processes.
 
     Source: Mansilla, Echeveste, Milone & Ferrante, ICCV 2021, arXiv 2108.01621, and its code.
 

@@ -1,4 +1,4 @@
-"""What the algorithms share that pull the domains' features together."""
+"""What the algorithms that align the domains' features share."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -23,8 +23,8 @@ __all__ = ["FeatureAlignment"]
 class FeatureAlignment(DomainGeneralizer, ABC):
     """Minimizes the mean of the domains' losses and a distance between their features.
 
-    The penalty is the mean over the pairs of domains. All domains go through the network in one
-    pass, which differs from DomainBeds' where BatchNorm is in training mode.
+    The penalty is the mean distance over the pairs of domains, times ``gamma``. All domains go
+    through the network in one pass. This differs from DomainBed if BatchNorm is in training mode.
 
     Example:
         >>> from gga_lightning.backbones import MLP

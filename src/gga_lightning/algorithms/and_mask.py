@@ -1,4 +1,4 @@
-"""AND-mask: steps only where the domains' gradients agree in sign."""
+"""AND-mask: keeps the gradient where the domains agree in sign."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,12 @@ __all__ = ["ANDMask"]
 
 
 class ANDMask(ManualGeneralizer):
-    """Keeps those coordinates of the mean gradient in which the domains' signs agree.
+    """Keeps the coordinates of the mean gradient in which the signs of the domains agree.
 
-    A coordinate is kept where the mean of the domains' signs is at least ``tau`` in size, and each
-    parameter tensor's gradient is divided by the share that it keeps. What the mask puts to zero
-    still moves by Adam's momentum and by weight decay, as in the paper's code; see
+    A coordinate is kept if the absolute mean of the domains' signs is at least ``tau``; all others
+    are set to 0. The gradient of each parameter tensor is then divided by the share of its
+    coordinates that are kept. Coordinates that are set to 0 still move by Adam's momentum and by
+    weight decay, as in the authors' code; see
     :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself.
 
     Source: Parascandolo et al., ICLR 2021, arXiv 2009.00329, and its code.
@@ -42,7 +43,7 @@ class ANDMask(ManualGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            tau: How far signs must agree, in [0, 1]: 1 keeps where all do.
+            tau: How far the signs must agree, in [0, 1]; with 1, all must be the same.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -54,7 +55,7 @@ class ANDMask(ManualGeneralizer):
         self.tau = tau
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes a step.
+        """Makes a step along the masked gradient.
 
         Args:
             batch: Domain name to (inputs, targets).

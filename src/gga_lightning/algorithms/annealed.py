@@ -1,4 +1,4 @@
-"""What the algorithms share whose objective changes after some steps."""
+"""What the algorithms whose objective changes during training share."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ __all__ = ["Annealed", "AnnealedPenalty"]
 
 
 class Annealed(DomainGeneralizer):
-    """Minimizes something else from a step on.
+    """Changes its objective at a given optimizer step.
 
-    At that step the optimizer's state is cleared, since Adam's averages do not fit the jump in
-    the gradient. (DomainBeds make a new optimizer, which a checkpoint or a schedule
-    would not know of.)
+    At that step the optimizer's state is cleared, because Adam's averages do not fit the gradient
+    of the new objective. DomainBed makes a new optimizer instead, which checkpoints and learning
+    rate schedules would not know of.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -83,7 +83,7 @@ class Annealed(DomainGeneralizer):
 
 
 class AnnealedPenalty(Annealed):
-    """Gives the penalty its weight from a step on.
+    """Changes the weight of a penalty at a given optimizer step.
 
     Example:
         >>> from gga_lightning.algorithms import VREx
@@ -95,7 +95,7 @@ class AnnealedPenalty(Annealed):
     """
 
     weight_before = 1.0
-    """The penalty's weight before."""
+    """The penalty's weight before that step."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class AnnealedPenalty(Annealed):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight from ``anneal_steps`` on.
-            anneal_steps: After how many optimizer steps; not negative.
+            anneal_steps: The optimizer step from which on this weight holds; not negative.
             optimizer: See :class:`DomainGeneralizer`.
         """
         super().__init__(featurizer, num_classes, anneal_steps, optimizer=optimizer)

@@ -42,10 +42,9 @@ def pool(batch: Batch) -> DomainBatch:
         All inputs and all targets.
 
     Example:
-        >>> x, y = torch.zeros(3, 2), torch.tensor([0, 1, 1])
-        >>> inputs, targets = pool({"photo": (x, y), "sketch": (x[:1], y[:1])})
-        >>> inputs.shape, targets.tolist()
-        (torch.Size([4, 2]), [0, 1, 1, 0])
+        >>> domain = torch.zeros(2, 5), torch.tensor([0, 1])
+        >>> pool({"photo": domain, "sketch": domain})[1]
+        tensor([0, 1, 0, 1])
     """
     inputs, targets = zip(*batch.values(), strict=True)
     return torch.cat(inputs), torch.cat(targets)
@@ -79,9 +78,9 @@ def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int =
 
 
 class DomainGeneralizer(LightningModule):
-    """A classifier trained on several domains at once. Subclasses say what it minimizes.
+    """The base class of all algorithms: a classifier that trains on several domains at once.
 
-    An algorithm overrides :meth:`objective`, which is here the plain risk. It trains on batches
+    A subclass overrides :meth:`objective`, which is the mean loss here. It trains on batches
     ``{domain: (inputs, targets)}`` and is evaluated on dataloaders named ``"<part>/<domain>"``, as
     :class:`gga_lightning.data.DomainDataModule` makes them: each logs ``<part>/<domain>/acc`` and
     ``<part>/<domain>/loss``, and each part their means over its domains, ``val/acc`` above all
@@ -103,9 +102,8 @@ class DomainGeneralizer(LightningModule):
         ...     def objective(self, batch):
         ...         return self.domain_losses(batch).max()
         >>> model = WorstDomain(MLP((2,)), num_classes=2)
-        >>> y = torch.tensor([0, 1])
-        >>> batch = {"photo": (torch.eye(2), y), "sketch": (-torch.eye(2), y)}
-        >>> model.objective(batch).equal(model.domain_losses(batch).max())
+        >>> domain = torch.eye(2), torch.tensor([0, 1])
+        >>> model.objective({"photo": domain}).equal(model.domain_loss(domain))
         True
     """
 
@@ -146,7 +144,7 @@ class DomainGeneralizer(LightningModule):
 
     @classmethod
     def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:
-        """Says what the featurizer gets to see, where that is not the input alone.
+        """Computes the shape of the featurizer's inputs, from that of the model's inputs.
 
         Args:
             input_shape: Shape of one input.
@@ -181,9 +179,8 @@ class DomainGeneralizer(LightningModule):
     def predict(self, images: Any, *, batch_size: int = 64) -> Prediction | list[Prediction]:
         """Predicts the class of one image, or of each image of a collection.
 
-        The model predicts in evaluation mode, without gradients, on its own device. The modes of
-        all its modules are the same afterwards. Of a collection, only one batch of images is in
-        memory at a time.
+        The model predicts in evaluation mode, without gradients, on its own device; its modes are
+        unchanged afterwards. Only one batch of a collection is in memory at a time.
 
         Args:
             images: One image: a file's path, a file's content as bytes, a PIL image of any mode,
@@ -216,7 +213,7 @@ class DomainGeneralizer(LightningModule):
         return predict(self, images, batch_size)
 
     def domain_loss(self, domain_batch: DomainBatch) -> Tensor:
-        """Computes a domain's risk, what the gradient callbacks compare between domains.
+        """Computes the risk of a domain, whose gradients the callbacks compare.
 
         Args:
             domain_batch: Inputs and integer targets of one domain.
@@ -252,10 +249,10 @@ class DomainGeneralizer(LightningModule):
         return torch.stack([functional.cross_entropy(z, targets) for z, (_, targets) in pairs])
 
     def mean_over_processes(self, tensor: Tensor) -> Tensor:
-        """Averages what each process found on its own samples.
+        """Averages a tensor over the processes.
 
         Args:
-            tensor: This process's.
+            tensor: The value on this process.
 
         Returns:
             The mean, without a graph; the tensor itself with a single process.

@@ -21,7 +21,7 @@ _BASE_TEMPERATURE = 0.07
 
 
 class ContrastiveBottleneck(DomainGeneralizer, ABC):
-    """Minimizes the mean loss and a contrastive term that is small where domains are mixed.
+    """Minimizes the mean loss and a contrastive term that is small if the domains are mixed.
 
     With z_i the features of sample i, T the temperature and s_ij = z_i . z_j / T, the term of
     sample i is

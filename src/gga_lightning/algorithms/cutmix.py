@@ -1,4 +1,4 @@
-"""CutMix: boxes pasted between images."""
+"""CutMix: pastes boxes between images."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ __all__ = ["CutMix"]
 
 
 class CutMix(DomainGeneralizer):
-    """Trains on images with a box from another sample pasted in, of any domain.
+    """Trains on images into which a box of another image of any domain is pasted.
 
-    The box covers a share 1 - l of the image, l ~ Beta(alpha, alpha), and the losses of both
-    targets are weighted by what of the image is theirs. One box a batch, and other samples drawn
-    at random from the joined batch.
+    The box covers a share 1 - l of the image, with l ~ Beta(alpha, alpha). The loss is the mean of
+    the losses of both targets, weighted by the shares of the image that belong to them. All images
+    of a batch get the same box, each from another image of the joined batch, drawn at random.
 
     Source: Yun et al., ICCV 2019, arXiv 1905.04899; by :class:`torchvision.transforms.v2.CutMix`.
 

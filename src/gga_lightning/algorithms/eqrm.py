@@ -14,17 +14,19 @@ _GRID = 1024
 
 
 class EQRM(Annealed):
-    """Minimizes a high quantile of the domains' risks, after a while of their mean.
+    """Minimizes a high quantile of the distribution of the domains' risks.
 
-    The quantile is that of a kernel density estimate from the domains' losses: Gaussians of width
-    1.06 * deviation * D^(-1/5).
+    The first ``burnin_steps`` steps minimize the mean of the risks. After them, the objective is
+    the ``quantile``-quantile of a kernel density estimate. This estimate is the mean of D
+    Gaussians, one centered at each domain's risk, of standard deviation 1.06 * s * D^(-1/5). D is
+    the number of domains, and s the standard deviation of their risks.
 
-    Source: Eastwood et al., NeurIPS 2022, arXiv 2207.09944, Algorithm 1. The paper's code, which is
-    DomainBed's, finds the quantile by bisection and differentiates through it; only the ends of
-    the interval then get a gradient, that is the lowest and the highest risk and the width
-    (``gradient="endpoints"``, from which the published numbers come). We differentiate the
-    quantile itself. In DomainBed's random search the learning rate never changes. All domains go
-    through the network in one pass.
+    Source: Eastwood et al., NeurIPS 2022, arXiv 2207.09944, Algorithm 1. The authors' code, which
+    DomainBed uses too, finds the quantile by bisection and differentiates through the bisection.
+    Gradients then reach only the ends of its first interval: the lowest risk, the highest risk and
+    the width. This is ``gradient="endpoints"``, with which the published numbers were made. The
+    default here differentiates the quantile itself. In DomainBed's random search the learning rate
+    never changes. All domains go through the network in one pass.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -51,8 +53,8 @@ class EQRM(Annealed):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            quantile: Of the risks (alpha), in (0, 1).
-            burnin_steps: How many optimizer steps minimize the mean.
+            quantile: Which quantile of the risks is minimized (alpha), in (0, 1).
+            burnin_steps: For how many optimizer steps the mean is minimized.
             lr_after: The learning rate afterwards; the same if None.
             gradient: ``"exact"`` or ``"endpoints"``, see above.
             optimizer: See :class:`DomainGeneralizer`.
@@ -70,7 +72,7 @@ class EQRM(Annealed):
         self.gradient = gradient
 
     def objective(self, batch: Batch) -> Tensor:
-        """Computes the quantile of the domains' losses, at first their mean.
+        """Computes the mean of the domains' losses, after the burn-in their quantile.
 
         Args:
             batch: Domain name to (inputs, targets).

@@ -1,4 +1,4 @@
-"""Fish: gradient matching by steps from domain to domain."""
+"""Fish: matches the domains' gradients by sequential steps on the domains."""
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,20 @@ __all__ = ["Fish"]
 
 
 class Fish(ManualGeneralizer):
-    """Steps on one domain after the other, and then goes a part of that way only.
+    """Trains on the domains one after the other, and keeps a share of the resulting move.
 
-    To second order this raises the inner products between the domains' gradients. The domains come
-    in a random order at each step. The trainer counts the whole update as one step, and callbacks
-    that change gradients (GGA-L) see the last domain's.
+    An update starts at the parameters theta. The optimizer makes one step on each domain, in a
+    random order, and reaches theta'. The update then ends at
 
-    Source: Shi et al., ICLR 2022, arXiv 2104.09937, Algorithm 1, with the user's optimizer inside.
-    DomainBed keeps a fixed order of the domains and interpolates running statistics too.
+        theta + meta_lr * (theta' - theta).
+
+    To second order in the step size, this raises the inner products between the domains'
+    gradients. The trainer counts the whole update as one step. Callbacks that change gradients
+    (GGA-L) see the gradient of the last domain.
+
+    Source: Shi et al., ICLR 2022, arXiv 2104.09937, Algorithm 1. The inner steps use the user's
+    optimizer. DomainBed keeps the domains in a fixed order, and also interpolates the running
+    statistics of normalization layers.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -44,7 +50,7 @@ class Fish(ManualGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            meta_lr: Which part of the way to go, in (0, 1].
+            meta_lr: The share of the move that is kept, in (0, 1].
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -56,7 +62,7 @@ class Fish(ManualGeneralizer):
         self.meta_lr = meta_lr
 
     def update(self, batch: Batch) -> Tensor:
-        """Goes through the domains, and back a part of the way.
+        """Makes a step on each domain, and keeps a share of the whole move.
 
         Args:
             batch: Domain name to (inputs, targets).

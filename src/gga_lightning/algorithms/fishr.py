@@ -1,4 +1,4 @@
-"""Fishr: the domains' gradient variances drawn together."""
+"""Fishr: aligns the variances of the domains' gradients."""
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,18 @@ __all__ = ["Fishr"]
 class Fishr(AnnealedPenalty):
     """Penalizes differences between the domains' variances of the classifier's gradients.
 
-    The variance is that over a domain's samples, in each coordinate of the gradient of a sample's
-    loss in the classifier, as an exponential average over the steps, which is saved with the
-    weights. The penalty is its mean squared distance from the mean over the domains.
+    Let g_i be the gradient of the loss of sample i with respect to the classifier's weights and
+    biases. For each domain e, v_e is the variance of g_i over the samples of the domain, coordinate
+    by coordinate, as an exponential average over the steps. The penalty is the mean squared
+    difference between v_e and the mean of all domains' variances. From ``anneal_steps`` on, it has
+    the weight ``penalty_weight``. The averages are saved with the weights of the network.
 
-    With p - y the derivative of a sample's loss in the logits and z its features, the gradient is
-    (p - y) z^T, so no gradient needs to be computed sample by sample. Averages are means over the
-    processes.
+    The gradient of a sample with the features z is (p - y) z^T, where p are the predicted
+    probabilities and y is the one-hot target. Therefore all g_i are computed without a backward
+    pass for each sample. With several processes, the averages are means over them.
 
-    Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934. As DomainBed, also in that the
-    average starts at zero and is divided by 1 - ``ema``.
+    Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934, in the form of DomainBed. As there,
+    the average starts at zero and is divided by 1 - ``ema``.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -53,8 +55,8 @@ class Fishr(AnnealedPenalty):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 0 before.
-            anneal_steps: How many optimizer steps that takes.
-            ema: The averages' decay, in [0, 1).
+            anneal_steps: The optimizer step from which on there is a penalty; not negative.
+            ema: The decay of the averages, in [0, 1).
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

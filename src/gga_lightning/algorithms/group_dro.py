@@ -9,16 +9,17 @@ __all__ = ["GroupDRO"]
 
 
 class GroupDRO(DomainGeneralizer):
-    """Minimizes a weighted mean of the domains' losses, the weights following the worst.
+    """Minimizes a weighted mean of the domains' losses that emphasizes the worst domains.
 
-    At each step a domain's weight is multiplied by exp(eta * its loss), and the weights are
-    normalized to sum to 1 (over the domains of a batch, where some are missing). They are kept by
-    the domains' names and saved with the weights of the network; on several processes they follow
-    the losses' mean over them.
+    At each step the weight of a domain is multiplied by exp(eta * L), where L is the domain's mean
+    cross-entropy. The weights are then normalized to sum to 1. If domains are missing from a
+    batch, the loss normalizes over those that are present. The weights are kept by the domains'
+    names and saved with the weights of the network. With several processes, L is the mean over
+    the processes.
 
-    Source: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1. As DomainBed since 2021; SWAD
-    and the paper's code divide the loss by the number of domains. All domains go through the
-    network in one pass, which differs from theirs where BatchNorm is in training mode.
+    Source: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1, in the form of DomainBed since
+    2021. SWAD and the paper's code divide the loss by the number of domains. All domains go
+    through the network in one pass. This differs from these if BatchNorm is in training mode.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -44,7 +45,7 @@ class GroupDRO(DomainGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            eta: The weights' step size; not negative.
+            eta: The step size of the weights; not negative.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

@@ -11,14 +11,19 @@ __all__ = ["IRM", "scale_penalty"]
 
 
 class IRM(AnnealedPenalty):
-    """Penalizes classifiers that a domain of its own would scale differently (IRMv1).
+    """Penalizes a classifier whose logits should be scaled differently in each domain (IRMv1).
 
-    The penalty of a domain is the squared slope of its loss in a factor on the logits, estimated
-    without bias as the product of the slopes on its even and its odd samples, and so sometimes
-    negative.
+    With L_e(s) the mean cross-entropy of domain e when all logits are multiplied by s, the
+    objective is the mean over the domains e of
 
-    Source: Arjovsky et al., 2019, arXiv 1907.02893. As DomainBed; the original code divides the
-    loss by the penalty's weight where that is above 1.
+        L_e(1) + penalty_weight * (dL_e/ds at s = 1)^2.
+
+    The squared derivative is estimated without bias: it is the product of the derivative on the
+    samples with even index and the derivative on those with odd index. The estimate can be
+    negative. Before ``anneal_steps`` the weight of the penalty is 1.
+
+    Source: Arjovsky et al., 2019, arXiv 1907.02893, in the form of DomainBed. The authors' code
+    also divides the loss by the penalty's weight if that is above 1.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -45,7 +50,7 @@ class IRM(AnnealedPenalty):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 1 before.
-            anneal_steps: How many optimizer steps that takes.
+            anneal_steps: The optimizer step from which on the weight holds; not negative.
             optimizer: See :class:`DomainGeneralizer`.
         """
         super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
@@ -68,14 +73,14 @@ class IRM(AnnealedPenalty):
 
 
 def scale_penalty(logits: Tensor, targets: Tensor) -> Tensor:
-    """Estimates the squared slope of a domain's loss in a factor on the logits.
+    """Estimates the squared derivative of a domain's loss in a multiplier of the logits.
 
     Args:
         logits: Shape ``(N, num_classes)``, N at least 2.
         targets: The classes, shape ``(N,)``.
 
     Returns:
-        The product of the slopes on even and on odd samples, a scalar.
+        The product of the derivatives on even and on odd samples, a scalar.
     """
     return _slope(logits[::2], targets[::2]) * _slope(logits[1::2], targets[1::2])
 

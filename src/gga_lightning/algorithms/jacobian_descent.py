@@ -1,4 +1,4 @@
-"""Jacobian descent: the domains as several objectives (PCGrad, CAGrad, MGDA, UPGrad, ...)."""
+"""Jacobian descent: multi-objective optimization (PCGrad, CAGrad, MGDA, UPGrad, ...)."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,11 @@ __all__ = ["JacobianDescent"]
 
 
 class JacobianDescent(ManualGeneralizer):
-    """Steps by an aggregation of the domains' gradients that does not let them undo each other.
+    """Treats the domains' losses as several objectives and aggregates their gradients.
 
-    The domains' gradients are the rows of a Jacobian; an aggregator of TorchJD makes one vector
-    of it. Needs the extra ``jacobian``.
+    The domains' gradients are the rows of a Jacobian matrix. An aggregator of TorchJD turns it into
+    one vector, which the optimizer uses as its gradient. Aggregators such as UPGrad choose it so
+    that, to first order, it raises no domain's loss. TorchJD comes with the extra ``jacobian``.
 
     Source: Quinton & Rey, arXiv 2406.16232 (Jacobian descent, UPGrad), and TorchJD's documentation
     for the other aggregators' papers. Sener & Koltun, NeurIPS 2018 (MGDA); Yu et al., NeurIPS

@@ -1,4 +1,4 @@
-"""What the algorithms share that compute gradients, or make steps, by themselves."""
+"""What the algorithms that compute gradients or make steps by themselves share."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -19,14 +19,15 @@ __all__ = ["ManualGeneralizer"]
 class ManualGeneralizer(DomainGeneralizer, ABC):
     """Trains by :meth:`update` instead of minimizing :meth:`objective`.
 
-    There is one optimizer, and whatever an update does, it counts as one step: so the trainer's
-    steps, callbacks' windows and checkpoints mean what they mean elsewhere. Where only some of the
-    parameters get a gradient, the others and their part of the optimizer's state stay as they
-    are, as if each had an optimizer of its own.
+    There is one optimizer, and each update counts as one step, whatever it does. The trainer's
+    steps, the windows of callbacks and checkpoints therefore have their usual meaning. If an
+    optimizer step has gradients for some parameters only, the other parameters and their part of
+    the optimizer's state are unchanged.
 
-    Gradients are averaged over the processes before anything is made of them, so that several
-    processes do what one does on the joined batch. Lightning refuses gradient accumulation and
-    clipping here, and so do we float16, whose loss scaling knows of one gradient a step only.
+    Gradients are averaged over the processes before they are used, so that several processes do
+    what one does on the joined batch. Lightning refuses gradient accumulation and clipping for
+    manual optimization. Float16 raises an error as well, because its loss scaling supports only one
+    gradient a step.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -95,7 +96,7 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
 
         Args:
             loss: A scalar with a graph, which is freed.
-            params: The parameters in which; all trained ones if None.
+            params: The parameters to differentiate with respect to; all trained ones if None.
 
         Returns:
             A tensor for each of them, the mean over the processes.
@@ -150,10 +151,10 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
     def displaced(
         self, direction: Sequence[Tensor], length: Tensor | float
     ) -> Generator[None, None, None]:
-        """Moves the trained parameters for as long as the body runs.
+        """Moves the trained parameters while the body of the ``with`` statement runs.
 
-        Running statistics of normalization layers, which belong to the parameters, are left
-        alone meanwhile.
+        Running statistics of normalization layers belong to the original parameters, and are not
+        updated in the meantime.
 
         Args:
             direction: A tensor for each of them.
@@ -182,13 +183,13 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
                     param.copy_(value)
 
     def from_first_process(self, drawn: Tensor) -> Tensor:
-        """Makes what was drawn at random the same on all processes.
+        """Replaces random numbers by those of the first process.
 
         Args:
-            drawn: This process's, a tensor of the CPU.
+            drawn: What this process has drawn, a tensor on the CPU.
 
         Returns:
-            The first process's.
+            What the first process has drawn.
         """
         if self.trainer.world_size == 1:
             return drawn

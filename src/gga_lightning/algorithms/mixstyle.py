@@ -1,4 +1,4 @@
-"""MixStyle: the styles of feature maps mixed between samples."""
+"""MixStyle: mixes the styles of feature maps between samples."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,14 +14,15 @@ __all__ = ["MixStyle"]
 
 
 class MixStyle(DomainGeneralizer):
-    """Trains with feature maps whose mean and deviation are mixed with those of other samples.
+    """Mixes the style of each sample's feature maps with that of another sample.
 
-    After each of some layers, and each time with a probability, every sample's feature map gets
-    the style l s + (1 - l) s' of its own and another sample's, l ~ Beta(alpha, alpha). Only the
-    objective mixes: :meth:`forward` and :meth:`domain_loss` are plain.
+    The style s of a feature map is its mean and standard deviation in each channel. After each of
+    the ``layers``, with the probability ``probability``, every sample's feature map gets the style
+    l * s + (1 - l) * s', where s' is the style of its partner and l ~ Beta(alpha, alpha). Only the
+    objective mixes styles; :meth:`forward` and :meth:`domain_loss` do not.
 
-    Source: Zhou et al., ICLR 2021, arXiv 2104.02008, and its code. GGA's code mixes nowhere in its
-    ResNet-18, and always (probability 1) in its ResNet-50.
+    Source: Zhou et al., ICLR 2021, arXiv 2104.02008, and its code. The code of the GGA paper mixes
+    at no layer of its ResNet-18, and always (probability 1) in its ResNet-50.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -50,12 +51,13 @@ class MixStyle(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             alpha: Both parameters of the Beta distribution; positive.
-            probability: How probable mixing is after each layer, in [0, 1].
-            pairs: With which sample each is paired: ``"random"``, any one; ``"domains"``, one of
-                another domain (the domains in a circle at random, each with the next).
-            layers: The featurizer's submodules after which to mix, by their names in it. Default:
-                all of its ``stages`` but the last (``layer1`` to ``layer3`` of a ResNet), or the
-                only one.
+            probability: The probability of mixing after each layer, in [0, 1].
+            pairs: The partner of a sample: ``"random"`` for any sample; ``"domains"`` for one of
+                another domain. For the latter, the domains are put in a circle in random order,
+                and each is paired with the next.
+            layers: Names of the featurizer's submodules after which styles are mixed. Default: all
+                of its ``stages`` but the last (``layer1`` to ``layer3`` of a ResNet), or the only
+                one.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

@@ -15,18 +15,25 @@ __all__ = ["MLDG"]
 
 
 class MLDG(ManualGeneralizer):
-    """Looks for steps on some domains that also lower the loss of others.
+    """Prefers steps on some domains that also lower the loss of other domains.
 
-    At each step the domains are divided at random into meta-train and meta-test ones. With F the
-    mean loss of the first and G that of the others, the gradient is that of F, here, plus beta
-    times that of G after an inner step along the gradient of F.
+    At each step the domains are divided at random into meta-train and meta-test domains. Let F be
+    the mean loss of the meta-train domains and G that of the meta-test domains. An inner step
+    moves the parameters theta to theta' = theta - inner_lr * grad F(theta). The optimizer's step at
+    theta then uses the gradient
 
-    Source: Li et al., AAAI 2018, arXiv 1710.03463, Algorithm 1, to first order as in all suites:
-    the inner step's own derivative (a Hessian) is left out. ``split="pairs"`` is the suites' form,
-    from which the published numbers come: the domains in a circle at random, each of them
-    meta-train once and the next one meta-test, the mean over the pairs (DomainBed today forms
-    fewer pairs, and none with two domains); their inner step is ``inner="adam"``, where they decay
-    weights too. They cut the two domains of a pair to the shorter one.
+        grad F(theta) + beta * grad G(theta').
+
+    This is the first-order form: the derivative of theta' in theta, which contains a Hessian, is
+    left out, as in DomainBed.
+
+    Source: Li et al., AAAI 2018, arXiv 1710.03463, Algorithm 1. DomainBed and the code based on
+    it use pairs of domains (``split="pairs"``), with which the published numbers were made. The
+    domains are put in a circle in random order. Each domain is the meta-train domain of one pair,
+    whose meta-test domain is the next one in the circle. Gradients are averaged over the pairs. The
+    current version of DomainBed forms fewer pairs, and none with two domains. Their inner step is
+    ``inner="adam"``, with weight decay, which we leave out. They cut both domains of a pair to the
+    size of the smaller one.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -58,11 +65,11 @@ class MLDG(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             beta: The weight of the meta-test loss; not negative.
-            num_meta_test: How many domains are meta-test ones; at least 1, and fewer than there
-                are. Of no meaning for pairs.
+            num_meta_test: The number of meta-test domains; at least 1, and less than the number
+                of domains. Not used with ``split="pairs"``.
             split: ``"domains"`` or ``"pairs"``, see above.
-            inner: The inner step: of gradient descent, or the first one of a new Adam, lr times
-                about the sign of the gradient.
+            inner: The inner step: ``"sgd"`` for gradient descent; ``"adam"`` for the first step of
+                a new Adam, which is about ``inner_lr`` times the sign of the gradient.
             inner_lr: The inner step's learning rate; the optimizer's if None.
             optimizer: See :class:`DomainGeneralizer`.
 

@@ -1,4 +1,4 @@
-"""PGrad: steps along the principal directions of a walk over the domains."""
+"""PGrad: combines the principal directions of sequential steps on the domains."""
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,8 @@ class PGrad(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             meta_lr: The step along G; positive.
-            rounds: How often the walk goes over the domains (R), and into how many parts batches
-                are cut; at least 1. Each domain needs as many samples.
+            rounds: The number of rounds of the walk (R) and of parts into which batches are cut;
+                at least 1. Each domain needs at least this many samples.
             num_directions: How many principal directions count; at least 1.
             optimizer: See :class:`DomainGeneralizer`.
 

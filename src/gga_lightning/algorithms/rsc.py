@@ -10,13 +10,16 @@ __all__ = ["RSC"]
 
 
 class RSC(DomainGeneralizer):
-    """Trains without the features that the prediction rests on most.
+    """Trains without the features on which the predictions depend most.
 
-    Those features of a sample whose gradient of the true class's logit is in the highest share are
-    put to zero, for that share of the samples whose true class then loses most probability.
+    For each sample, the gradient of the true class's logit with respect to the features is
+    computed. The share ``drop_features`` of the features with the largest gradient is set to zero.
+    This is done only for the share ``drop_samples`` of the samples for which it lowers the
+    probability of the true class most.
 
-    Source: Huang et al., ECCV 2020, arXiv 2007.02454, its form by channels, on the feature vector
-    as in DomainBed. The classifier being linear, the gradient of a logit is a row of its weights.
+    Source: Huang et al., ECCV 2020, arXiv 2007.02454, the form that works by channels, on the
+    feature vector as in DomainBed. Since the classifier is linear, the gradient of a logit is a
+    row of its weights.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -41,8 +44,8 @@ class RSC(DomainGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            drop_features: The share of a sample's features that is left out, in [0, 1].
-            drop_samples: The share of samples for which they are, in [0, 1].
+            drop_features: The share of a sample's features that is set to zero, in [0, 1].
+            drop_samples: The share of the samples whose features are set to zero, in [0, 1].
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -56,7 +59,7 @@ class RSC(DomainGeneralizer):
         self.drop_samples = drop_samples
 
     def objective(self, batch: Batch) -> Tensor:
-        """Computes the mean loss on what is left of the features.
+        """Computes the mean loss on the features that are kept.
 
         Args:
             batch: Domain name to (inputs, targets).

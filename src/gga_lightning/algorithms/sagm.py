@@ -9,12 +9,15 @@ __all__ = ["SAGM"]
 
 
 class SAGM(SharpnessAware):
-    """SAM and the plain risk at once, with their gradients drawn towards each other.
+    """Minimizes the loss and the loss of SAM together, and aligns their gradients.
 
-    The step is the mean of the gradient here and of that at theta + (rho / ||g|| - alpha) g.
+    Let theta be the parameters and g the gradient of the loss at theta. The step uses the mean of
+    g and of the gradient at the displaced parameters theta + (rho / ||g|| - alpha) * g. The part
+    with alpha makes the two gradients more alike.
 
-    Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; its code,
-    as we, takes their mean. In GGA's code it cannot be constructed, and rho is fixed at 0.05.
+    Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; the
+    authors' code takes their mean, as is done here. In the code of the GGA paper the class cannot
+    be constructed, and rho is fixed at 0.05.
 
     Example:
         >>> import torch
@@ -41,8 +44,8 @@ class SAGM(SharpnessAware):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             rho: The displacement's length; positive.
-            alpha: How far the parameters are displaced back along the gradient, the weight of
-                the gradients' matching; not negative.
+            alpha: How strongly the two gradients are aligned; not negative. The displacement is
+                shorter by alpha times the gradient.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -58,5 +61,5 @@ class SAGM(SharpnessAware):
         return super().displacement(norm) - self.alpha
 
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
-        """Makes the direction of the step; see :class:`SharpnessAware`."""
+        """Combines the two gradients; see :class:`SharpnessAware`."""
         return [(old + new) / 2 for old, new in zip(gradient, displaced, strict=True)]

@@ -14,17 +14,22 @@ __all__ = ["SagNet"]
 
 
 class SagNet(ManualGeneralizer):
-    """Learns features of which the class can be told by content, and not by style.
+    """Learns features that show the class by their content instead of their style.
 
-    Three steps at each batch. The featurizer and the classifier learn from features whose style
-    (mean and deviation) is mixed with another sample's; a second head learns to tell the class
-    from features whose content is another sample's; the featurizer learns to make that head's
-    prediction uniform. The trainer counts them as one step, and callbacks that change gradients
-    (GGA-L) see the first.
+    The style of a sample's features is their mean and standard deviation; the content is the
+    features normalized by these. Each batch leads to three steps:
 
-    Source: Nam et al., CVPR 2021, arXiv 1910.11645, Algorithm 1, in DomainBed's form: on the
-    feature vector, whose features count as the positions of one channel, where the paper takes
-    the feature maps in the middle of a ResNet.
+    1. Featurizer and classifier minimize the cross-entropy on features whose style is mixed with
+       that of another sample.
+    2. A second linear layer, the style classifier, minimizes the cross-entropy on features whose
+       content is that of another sample.
+    3. The featurizer minimizes ``adversary_weight`` times the cross-entropy between the style
+       classifier's prediction and the uniform distribution.
+
+    The trainer counts them as one step. Callbacks that change gradients (GGA-L) see the first.
+
+    Source: Nam et al., CVPR 2021, arXiv 1910.11645, Algorithm 1, in the form of DomainBed: the
+    style is that of the feature vector, where the paper uses feature maps inside a ResNet.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -55,8 +60,8 @@ class SagNet(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             adversary_weight: The weight of the third step's loss; not negative.
-            adversary: What the third step moves: the whole featurizer, as DomainBed, or the
-                weights of its normalization layers, as the paper.
+            adversary: What the third step trains: ``"featurizer"`` for the whole featurizer, as in
+                DomainBed; ``"normalization"`` for its normalization layers, as in the paper.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""SelfReg: samples of one class drawn together."""
+"""SelfReg: aligns the samples of each class."""
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,24 @@ __all__ = ["SelfReg"]
 
 
 class SelfReg(DomainGeneralizer):
-    """Draws each sample's logits and features to those of others of its class.
+    """Makes the logits and the features of samples of the same class more alike.
 
-    With one sample of the class, drawn at random from all domains, and with a mixture of two,
-    l ~ Beta(1/2, 1/2). Features are compared with others' after a projection. Both differences
-    are weighted by l and 1 - l, and by the loss itself as long as that is below 1.
+    Each sample i is compared with two partners j and k of its class (perhaps itself), drawn at
+    random from all domains. With v the values of sample i, w those of its partners, and
+    l ~ Beta(1/2, 1/2) drawn once a step, the difference is
 
-    Source: Kim et al., ICCV 2021, arXiv 2104.09841, its losses (not its averaging of weights and
-    its curriculum). In the suites the projection is not trained: their optimizer is made before.
+        d(v, w) = l * ||v_i - w_j||^2 + (1 - l) * ||v_i - (l * w_j + (1 - l) * w_k)||^2,
+
+    averaged over samples and entries. With L the mean cross-entropy, z the logits, f the features
+    and p a trained projection, the objective is
+
+        L + min(L, 1) * (d(z, z) + 0.3 * d(f, p(f))),
+
+    where no gradient flows through min(L, 1).
+
+    Source: Kim et al., ICCV 2021, arXiv 2104.09841: its losses, without its averaging of weights
+    and its curriculum. In DomainBed and the code based on it, the projection is not trained,
+    because the optimizer is made before it.
 
     Example:
         >>> from gga_lightning.backbones import MLP

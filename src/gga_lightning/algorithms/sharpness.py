@@ -1,4 +1,4 @@
-"""What the algorithms share that look for flat minima (the family of SAM)."""
+"""What SAM, GSAM and SAGM share: gradients at two points, to find flat minima."""
 
 from abc import abstractmethod
 
@@ -12,11 +12,12 @@ __all__ = ["SharpnessAware"]
 
 
 class SharpnessAware(ManualGeneralizer):
-    """Steps by gradients taken here and where the loss is about highest nearby.
+    """Combines the gradient at the parameters with the gradient at displaced parameters.
 
-    That is a displacement along the gradient. With several processes both gradients are means
-    over them, so that they do what one process does on the joined batch. (SAM's and GSAM's own
-    code displaces each process by its own gradient.)
+    The parameters are displaced along their gradient, to a point nearby where the loss is about
+    highest. A subclass decides in :meth:`combine` how the two gradients make a step. Both gradients
+    are averaged over the processes, so that several processes do what one does on the joined
+    batch. The authors' code of SAM and GSAM displaces each process by its own gradient.
 
     Example:
         >>> import torch
@@ -57,18 +58,18 @@ class SharpnessAware(ManualGeneralizer):
 
     @abstractmethod
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
-        """Makes the direction of the step.
+        """Combines the two gradients into that of the step.
 
         Args:
-            gradient: The gradient here, a tensor for each trained parameter.
+            gradient: The gradient at the parameters, a tensor for each trained one.
             displaced: The gradient at the displaced parameters.
 
         Returns:
-            What the optimizer takes for the gradient.
+            The gradient that the optimizer uses.
         """
 
     def displacement(self, norm: Tensor) -> Tensor:
-        """Gives the displacement, as a multiple of the gradient.
+        """Computes the displacement, as a multiple of the gradient.
 
         Args:
             norm: The gradient's norm, a scalar.
@@ -79,7 +80,7 @@ class SharpnessAware(ManualGeneralizer):
         return self.rho / (norm + 1e-12)
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes a step.
+        """Makes one step from two gradients.
 
         Args:
             batch: Domain name to (inputs, targets).

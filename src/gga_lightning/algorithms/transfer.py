@@ -1,4 +1,4 @@
-"""Transfer: features on which no nearby classifier has very different domain losses."""
+"""Transfer: keeps the domains' losses close for all classifiers nearby."""
 
 import torch
 from torch import Tensor, nn

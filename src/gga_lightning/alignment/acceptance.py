@@ -106,7 +106,7 @@ class Greedy:
 
 @dataclass(frozen=True)
 class Metropolis:
-    """Simulated annealing: also accepts candidates that lower the objective, ever more rarely.
+    """Also accepts candidates that lower the objective, ever more rarely (simulated annealing).
 
     A candidate whose objective is lower by d is accepted with probability exp(-d / T). The
     temperature T falls geometrically from candidate to candidate. The search still ends at the

@@ -1,4 +1,4 @@
-"""The direction in which the domains agree more: the gradient of the search's objective."""
+"""Computes the direction in which the domains agree more."""
 
 from collections.abc import Sequence
 
@@ -24,26 +24,31 @@ def agreement_ascent(
     *,
     orthogonal: bool = False,
 ) -> list[Tensor]:
-    """Differentiates the agreement of the domains' gradients.
+    """Computes the gradient of the search's objective: the direction of more agreement.
 
-    With gradients g_i of lengths n_i and cosines c_ij, the objective is the sum of w_ij c_ij over
-    the pairs, and its derivative in g_i is u_i = sum_j w_ij (g_j / (n_i n_j) - c_ij g_i / n_i^2).
-    The direction is the sum of H_i u_i, H_i being the Hessian of domain i's loss. Each product is
-    a finite difference, (g_i(theta + h u_i) - g_i(theta)) / h, and costs one more gradient for
-    each domain whose cosine counts: two for ``"min"``. A double backward pass would lead to the
-    same gains at twice the time and memory (``benchmarks/search_gain.py`` compares the two), and
-    not every operation has one.
+    Let g_i be the gradient of domain i's loss, n_i its length, and c_ij the cosine of g_i and g_j.
+    The objective is the sum of w_ij c_ij over the pairs of domains. For ``"min"`` the weight w_ij
+    is 1 for the pair with the lowest cosine, else 0; for ``"mean"`` all weights are equal. The
+    derivative of the objective with respect to g_i is
+
+        u_i = sum over j of w_ij (g_j / (n_i n_j) - c_ij g_i / n_i^2).
+
+    The direction is the sum over i of H_i u_i, where H_i is the Hessian of domain i's loss. Each
+    product is a finite difference with a small h, (g_i(theta + h u_i) - g_i(theta)) / h. It costs
+    one more gradient for each domain whose cosine counts, thus two for ``"min"``. A double backward
+    pass would lead to the same gains at twice the time and memory (``benchmarks/search_gain.py``
+    compares the two), and some operations do not support it.
 
     Args:
         evaluator: The domains. Its losses must not draw new random numbers at each evaluation.
         moved: The parameters to get a direction for, among those that the evaluator differentiates.
-        objective: What shall rise.
-        orthogonal: Whether to take away the part along the domains' gradients, so that every
-            domain's loss stays as it is, to first order.
+        objective: Which of the pairwise cosines to raise, the lowest or their mean.
+        orthogonal: Whether to remove the components along the domains' gradients, so that every
+            domain's loss is unchanged to first order.
 
     Returns:
-        A tensor for each moved parameter, equal on all ranks; zero where the objective has no
-        slope. The parameters are bit for bit where they were.
+        A tensor for each moved parameter, equal on all ranks; zero if the objective has
+        no slope. The parameters are unchanged, bit for bit.
 
     Raises:
         ValueError: If the evaluator does not differentiate one of the moved parameters.

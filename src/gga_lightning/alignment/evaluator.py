@@ -1,7 +1,7 @@
-"""Losses, gradients and cosines of the domains where the parameters stand.
+"""Computes losses, gradients and cosines of the domains at the current parameters.
 
-Plain PyTorch. An evaluator is made from one loss function a domain; the search, and whoever else
-wants to know how far the domains agree, asks it.
+Plain PyTorch. An evaluator is made from one loss function for each domain. The search uses it, and
+so can any other code that needs to know how far the domains agree.
 """
 
 import math
@@ -52,7 +52,7 @@ class Evaluation:
 
 
 class DomainEvaluator:
-    """Evaluates D domains' losses and gradients at the parameters' present values.
+    """Evaluates the losses and gradients of D domains at the current parameters.
 
     Under several processes each domain is that of all ranks' batches joined; see ``shares``.
 
@@ -80,7 +80,7 @@ class DomainEvaluator:
         reduce: Callable[[Tensor], Tensor] | None = None,
         loss_scale: float = 1.0,
     ) -> None:
-        """Sets the domains.
+        """Takes the domains' losses.
 
         Args:
             losses: For each domain a function without arguments that computes its mean loss, a
@@ -128,12 +128,13 @@ class DomainEvaluator:
         return Evaluation(losses, self.weights, [gradient for _, gradient in found])
 
     def score(self, objective: Objective, above: float = -math.inf) -> Score | None:
-        """Scores the present parameters, as far as it takes to see whether they are good enough.
+        """Scores the current parameters, and stops early if they cannot exceed the bound.
 
-        For the lowest cosine, domain after domain is evaluated, those first whose cosine was the
-        lowest at last, and the evaluation ends with the first pair that is not above the bound:
-        the lowest cosine then cannot be either. A rejected candidate so costs two domains and
-        not D, and every decision is as if all had been computed.
+        For the lowest cosine, the domains are evaluated one by one, first those with the lowest
+        cosine in the last full evaluation. The evaluation ends at the first pair whose cosine is
+        not above the bound, because the lowest cosine cannot be above it either. A rejected
+        candidate therefore costs as little as two domains instead of D. The decision is always the
+        same as with all domains.
 
         Args:
             objective: Which of the pairwise cosines counts, the lowest or their mean.
@@ -198,7 +199,7 @@ class DomainEvaluator:
         return True
 
     def gradients(self) -> list[tuple[Tensor, ...]]:
-        """Gives the domains' gradients, those of the last score where nothing moved since.
+        """Returns the domains' gradients, from the last score if nothing has moved since.
 
         Returns:
             D gradients, equal on all ranks.

@@ -41,8 +41,8 @@ def domain_gradients(
 
     Args:
         losses: D scalar losses. A sequence may hold losses that share one graph, which is then
-            kept until the last of them. Any other iterable, a generator above all, is consumed
-            lazily, so that only one domain's graph is alive at a time: the cheap way.
+            kept until the last of them. Any other iterable, such as a generator, is consumed
+            lazily: only one domain's graph is in memory at a time.
         params: The tensors to differentiate with respect to, all requiring gradients.
 
     Returns:
@@ -76,8 +76,8 @@ def domain_gradients(
 def gram_matrix(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
     """Computes the inner products of D gradients.
 
-    The products of each vector are summed in float32 (float64 for float64 gradients), half
-    precision being raised to float32 first, and the vectors' sums in float64.
+    The products of each vector are summed in float32 (float64 for float64 gradients), after half
+    precision is converted to float32. The sums of the vectors are added in float64.
 
     Args:
         gradients: D gradients, as returned by :func:`domain_gradients`.
@@ -271,7 +271,7 @@ def pairwise(matrix: Tensor) -> Tensor:
 
 
 class Conflict(NamedTuple):
-    """Pairwise cosines in three figures.
+    """A summary of pairwise cosines in three numbers.
 
     Attributes:
         min: The lowest cosine over the pairs of domains, the quantity that GGA raises.
@@ -290,7 +290,7 @@ class Conflict(NamedTuple):
 
 
 def conflict_summary(cosines: Tensor) -> Conflict:
-    """Sums up a cosine matrix.
+    """Summarizes a cosine matrix by the lowest cosine, the mean, and the share of conflict.
 
     Args:
         cosines: Shape ``(D, D)`` with D at least 2, as returned by :func:`cosine_matrix`.

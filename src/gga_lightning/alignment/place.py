@@ -1,4 +1,4 @@
-"""Where a search's parameters are, and how to reach earlier points again."""
+"""Tracks where a search has moved the parameters, and returns to earlier points."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -13,17 +13,18 @@ Move = tuple[int, Draw, Sequence[float]] | tuple[Sequence[Tensor], float]
 
 
 class Place:
-    """Where the parameters are, as a stored start and the moves made since.
+    """Moves a search's parameters, and returns to the start or to accepted points.
 
-    Adding the same noise in the same order to the same start gives the same bits, so a random
-    move is stored as its seed.
+    A place stores the starting values and the moves made since. Adding the same noise in the same
+    order to the same start gives the same bits. Therefore a random move is stored as its seed.
 
     Attributes:
         params: The parameters' values, moved in place.
         start: Their values where the search began.
         path: The moves that lead from there to the candidate.
-        ascent: Computes the direction in which the objective rises fastest; whether to leave out
-            what changes the domains' losses, to first order, is its argument. Set by the search.
+        ascent: Computes the direction in which the objective rises fastest. Its argument tells
+            whether to remove the components that change the domains' losses to first order. The
+            search sets this function.
 
     Example:
         >>> weight = torch.zeros(3)
@@ -75,12 +76,12 @@ class Place:
         return self._random.getrandbits(62)
 
     def to_start(self) -> None:
-        """Goes to where the search began."""
+        """Moves the parameters to where the search began."""
         self._load(self.start)
         self.path = ()
 
     def to_accepted(self) -> None:
-        """Goes to the last accepted point, at first the start."""
+        """Moves the parameters to the last accepted point, or to the start if there is none."""
         if self._accepted is None:
             if self.path is not self._accepted_path:
                 self.follow(self._accepted_path)
@@ -108,10 +109,10 @@ class Place:
         self._make((direction, length))
 
     def accept(self, *, best: bool) -> None:
-        """Takes note that the candidate is accepted, and whether it is the best so far.
+        """Marks the current point as accepted.
 
         Args:
-            best: Whether it is.
+            best: Whether it is the best point so far.
         """
         self._accepted_path = self.path
         self._accepted = None
@@ -124,11 +125,11 @@ class Place:
         return self.path[-1][1] if self.path and len(self.path[-1]) == 2 else None
 
     def settle(self) -> None:
-        """Goes to the best accepted point, or to the start if there is none."""
+        """Moves the parameters to the best accepted point, or to the start if there is none."""
         self.follow(self._best_path)
 
     def follow(self, path: Iterable[Move]) -> None:
-        """Goes from the start along a path.
+        """Moves the parameters from the start along a path.
 
         Args:
             path: An earlier :attr:`path`.

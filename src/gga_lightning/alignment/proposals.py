@@ -1,4 +1,4 @@
-"""Which points the search tries.
+"""Proposals: which points the search tries.
 
 A proposal is a small object with its settings. Its :meth:`Proposal.candidates` is a generator: it
 moves the parameters to a candidate, yields, and receives whether the candidate was accepted. It
@@ -26,12 +26,11 @@ _HALVINGS = 10  # of a guided step before it is given up: a thousandth of its le
 
 @dataclass(frozen=True)
 class Proposal:
-    """A way to propose candidates. Subclass it, with a method :meth:`candidates`, for another.
+    """The base class of proposals. A subclass defines :meth:`candidates`.
 
     Attributes:
-        radius: How far a candidate may lie; not negative. For the random proposals the
-            half-width of uniform noise, the paper's rho: each coordinate moves by
-            U(-radius, radius).
+        radius: How far away a candidate may be; not negative. For the random proposals, each
+            coordinate moves by noise from U(-radius, radius); the paper calls the radius rho.
         relative: Whether ``radius`` is a share of each parameter tensor's root mean square at
             the step's start, instead of an absolute length. A tensor of zeros then stays put.
 
@@ -99,7 +98,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Walk(Proposal):
-    """A random walk: noise adds up from candidate to candidate until one is accepted.
+    """Proposes the points of a random walk, whose noise adds up until one is accepted.
 
     After an accepted candidate the walk begins again at the search's start, not at the accepted
     point. This is what the paper's code does; its text speaks of draws around the start, which
@@ -129,7 +128,7 @@ class Walk(Proposal):
 
 @dataclass(frozen=True)
 class Ball(Proposal):
-    """Independent draws around the search's start: the paper's Algorithm 1 as it is written.
+    """Proposes independent points around the search's start, as the paper's Algorithm 1 does.
 
     No candidate leaves the box of half-width ``radius``.
 
@@ -154,7 +153,7 @@ class Ball(Proposal):
 
 @dataclass(frozen=True)
 class Climb(Proposal):
-    """Draws around the last accepted point, so that the search may move far from its start.
+    """Proposes points around the last accepted point, so that the search can move far away.
 
     Example:
         >>> weight = torch.zeros(3)
@@ -179,12 +178,12 @@ class Climb(Proposal):
 
 @dataclass(frozen=True)
 class Guided(Proposal):
-    """Steps along the gradient of the objective, halved until accepted.
+    """Proposes steps along the gradient of the objective, halved until one is accepted.
 
-    Each step differentiates the domains' agreement itself, for about the cost of a candidate, and
-    goes that way as far as the acceptance allows: the first length, half of it, and so on, ten
-    times at most. It ends after ``steps`` accepted steps or one that no halving saves. A step
-    after an accepted one begins at twice its length, but at no more than the full length.
+    Each step computes this gradient, for about the cost of a candidate. It then tries the first
+    length, half of it, and so on, ten lengths at most. The proposal ends after ``steps`` accepted
+    steps, or after a step of which no length is accepted. The next step begins at twice the length
+    that was accepted, but at no more than the full length.
 
     Attributes:
         radius: Absolute: a sign step, each coordinate moves by ``radius``, the corner of the

@@ -1,4 +1,4 @@
-"""What is known of a point: the loss, and the lowest and the mean cosine between the domains."""
+"""The score of a point: the loss, and the lowest and the mean cosine between the domains."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -28,13 +28,13 @@ def check_objective(objective: str) -> None:
 
 
 class Score(NamedTuple):
-    """What the search knows of a point.
+    """The score of a point, by which the search decides.
 
     Attributes:
         loss: The loss of the whole batch.
         min_cosine: The lowest cosine over the pairs of domains, in [-1, 1].
         mean_cosine: The mean cosine over the pairs, in [-1, 1].
-        objective: Whichever of the two the search raises.
+        objective: The one of these two cosines that the search raises.
 
     Example:
         >>> Score.of(0.5, pairs=[0.5, -0.25, 0.5], objective="min")
@@ -48,7 +48,7 @@ class Score(NamedTuple):
 
     @classmethod
     def of(cls, loss: float, pairs: Sequence[float], objective: Objective) -> "Score":
-        """Sums up a point.
+        """Computes the score of a point from its loss and its cosines.
 
         Args:
             loss: The loss of the whole batch.

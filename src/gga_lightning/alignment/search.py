@@ -28,10 +28,10 @@ Evaluate = DomainEvaluator | Callable[[], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """How a search went.
+    """The result of a search.
 
     Attributes:
-        start: The score where it began.
+        start: The score where the search began.
         end: The score where the parameters are now: the best accepted point, or the start.
         scores: Each candidate's score, in order, None for one whose evaluation was broken off
             because it could no longer be accepted. Empty if the start was not finite.
@@ -78,22 +78,21 @@ def annealing_search(
 ) -> SearchResult:
     """Moves parameters to the best point found nearby, in place.
 
-    With ``Walk(radius)``, ``Greedy(0.1)``, ``objective="min"`` and 250 candidates it takes the
-    decisions of the paper's code. Whatever ends it, an exception or Ctrl-C too, the parameters
-    are left at the best point accepted so far, or bit for bit where they began.
+    With ``Walk(radius)``, ``Greedy(0.1)``, ``objective="min"`` and 250 candidates, it makes the
+    same decisions as the paper's code. After an exception or Ctrl-C too, the parameters are at the
+    best point accepted so far, or bit for bit where they began.
 
     Args:
         params: The tensors to move, of real floating-point numbers.
         evaluate: A :class:`DomainEvaluator`; or a function without arguments that returns the
             loss (a scalar tensor) and the domains' cosine matrix (shape ``(D, D)``, D at least 2)
             at the parameters' present values. It must not move them.
-        proposal: Where the next candidate lies.
-        num_candidates: How many are tried at most; not negative.
+        proposal: Chooses the next candidate.
+        num_candidates: The maximum number of candidates; not negative.
         objective: Which of the pairwise cosines to raise: the lowest or their mean.
         acceptance: Decides on each candidate; ``Greedy()`` if None.
         generator: A CPU generator for all randomness of the search; the global one if None.
-        patience: End after so many candidates in a row of which none was accepted; None to try
-            them all.
+        patience: End after this many rejected candidates in a row; None to try them all.
         on_candidate: Called after each candidate with its index and the best score so far.
 
     Returns:

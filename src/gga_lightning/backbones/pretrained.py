@@ -1,4 +1,4 @@
-"""What featurizers made from a library's networks have in common."""
+"""What featurizers made from the networks of a library share."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ __all__ = ["PretrainedFeaturizer", "check_settings"]
 
 
 class PretrainedFeaturizer(nn.Module):
-    """A network of a library, without its last linear layer.
+    """The base class of featurizers made from a library's network without its last layer.
 
     Attributes:
         out_features: Length of the feature vector.
@@ -21,8 +21,8 @@ class PretrainedFeaturizer(nn.Module):
             images in [0, 1]; None for another number of channels than 3.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
-        lr_factor: What an algorithm multiplies its learning rate by for the parameters in here,
-            which are pretrained, while the others are new.
+        lr_factor: The factor of the learning rate for the parameters of this network, which may be
+            pretrained, while the classifier is new.
         loaded_weights: What was loaded from a weights file; None without one.
 
     Example:
@@ -106,7 +106,7 @@ class PretrainedFeaturizer(nn.Module):
 
 
 def check_settings(dropout: float, lr_factor: float) -> None:
-    """Refuses what no featurizer can be made with, before its weights are fetched.
+    """Checks the settings of a featurizer, before its weights are fetched.
 
     Args:
         dropout: Probability of dropping a feature.

@@ -26,9 +26,9 @@ __all__ = ["TimmFeaturizer"]
 
 
 class TimmFeaturizer(PretrainedFeaturizer):
-    """A timm network without its classifier.
+    """Makes a featurizer of a timm network, without its classifier.
 
-    ``resnet50.ram_in1k`` is the ResNet-50 with AugMix weights that DomainBed has taken since July
+    ``resnet50.ram_in1k`` is the ResNet-50 with AugMix weights that DomainBed has used since July
     2024.
 
     Attributes:
@@ -38,7 +38,7 @@ class TimmFeaturizer(PretrainedFeaturizer):
             number of channels than 3.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
-        lr_factor: What an algorithm multiplies its learning rate by for the parameters in here.
+        lr_factor: The factor of the learning rate for the parameters of this network.
         loaded_weights: What was loaded from a weights file; None without one.
 
     Example:

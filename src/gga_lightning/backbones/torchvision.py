@@ -31,7 +31,7 @@ _DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
 class TorchvisionFeaturizer(PretrainedFeaturizer):
-    """A torchvision classification network without its last linear layer.
+    """Makes a featurizer of a torchvision network, without its last linear layer.
 
     Attributes:
         out_features: Length of the feature vector.
@@ -40,7 +40,7 @@ class TorchvisionFeaturizer(PretrainedFeaturizer):
             None for another number of channels than 3.
         freeze_batchnorm: Whether BatchNorm layers keep their running statistics and use them in
             training too; their weights and biases are trained all the same.
-        lr_factor: What an algorithm multiplies its learning rate by for the parameters in here.
+        lr_factor: The factor of the learning rate for the parameters of this network.
         loaded_weights: What was loaded from a weights file; None without one.
 
     Example:

@@ -31,14 +31,14 @@ _COUNTERS = ".num_batches_tracked"  # BatchNorm's, which files from before PyTor
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a network took from a weights file.
+    """A report of what was loaded from a weights file into a network.
 
     Attributes:
         file: The file.
         network: The network's name.
-        prefix: What stands before the network's own names in the file; containers end with ``/``.
+        prefix: The prefix of the network's own names in the file; containers end with ``/``.
         count: How many tensors were loaded. All of the network's were.
-        unused: Names of tensors in the file that the network has no use for.
+        unused: Names of tensors in the file that the network does not use.
 
     Example:
         >>> str(LoadedWeights("moco.pth", "resnet18", "state_dict/encoder_q.", 120, ("fc.bias",)))

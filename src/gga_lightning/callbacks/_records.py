@@ -17,14 +17,14 @@ class SearchRecord(NamedTuple):
     Attributes:
         step: The optimizer step.
         min_cosine_start: The lowest pairwise cosine before the search, in [-1, 1].
-        min_cosine_end: The same where the search ended.
+        min_cosine_end: The lowest pairwise cosine after the search.
         gain: By how much the objective rose.
-        candidates: How many candidates were tried.
-        accepted: How many of them were accepted.
+        candidates: The number of candidates tried.
+        accepted: The number of candidates accepted.
         loss_change: By how much the loss changed on the step's batch.
         seconds: How long it took.
-        transfer: By how much the objective differs between the same two points on the next
-            batch, which the search never saw; None where that was not measured.
+        transfer: The difference of the objective between the same two points on the next batch,
+            which the search has not seen; None if it was not measured.
         share: The share of a guided step's full length that was accepted last; None for random
             proposals, or if none was accepted.
 
@@ -101,7 +101,7 @@ def next_proposal(
 
 
 def entry_line(step: int, end: int | None, domains: str, candidates: int, moved: int) -> str:
-    """Says, at the first step of a window, what is done.
+    """Describes the search, at the first step of a window.
 
     Args:
         step: The step.

@@ -36,36 +36,34 @@ _WORTH_RECORDING = 10  # candidates; a recording costs about three evaluations
 
 
 class GradientGuidedAnnealing(DomainGradientCallback):
-    """Searches, in an early window of training, for nearby weights where the domains agree.
+    """Searches for nearby weights where the domains agree, in an early window of training (GGA).
 
-    At each step of the window, before the training step, the callback computes every source
-    domain's loss gradient on the step's batch, tries points near the present parameters, and
-    moves to the one with the highest minimum cosine similarity between the domains' gradients
-    whose loss is no worse than a tolerance. The ordinary training step follows from there, on
-    the same batch. The optimizer's state (Adam's moments) stays as it is.
+    Before each training step of the window, the callback computes the gradient of every source
+    domain's loss on the step's batch. It tries points near the current parameters. It moves to
+    the point with the highest minimum cosine similarity between the domains' gradients, among
+    those whose loss is within a tolerance. The ordinary training step follows from there, on the
+    same batch. The optimizer's state is unchanged.
 
     The defaults are those of the paper's code (not of its Algorithm 1): see :class:`Walk` and
-    :class:`Greedy`. Where we differ from that code, and why:
+    :class:`Greedy`. The callback differs from that code as follows:
 
     * The batch's loss is the size-weighted mean of the domain losses, instead of one more
       forward pass on the joined batch. The two are equal, except with layers that mix samples
       (BatchNorm in training mode).
-    * All candidates of a step see the same dropout masks. The paper's code draws new ones at each
-      forward pass, so that a part of its gains is luck with masks. ``fixed_dropout=False``
-      reproduces this.
-    * Evaluations run on a copy of the module, so that BatchNorm's running statistics and
-      everything else stay unchanged (docs/guarantees.md).
+    * All candidates of a step see the same dropout masks. The paper's code draws new masks at each
+      forward pass, and part of its gains is luck with masks. ``fixed_dropout=False`` reproduces it.
+    * Evaluations run on a copy of the module. BatchNorm's running statistics and everything else
+      are unchanged (docs/guarantees.md).
     * Everything is computed in full float32, also under mixed precision, unless
       ``precision="trainer"``. In TF32, PyTorch's default for convolutions on NVIDIA GPUs, rounding
-      errors are larger than what the cosine changes at the published radius.
+      errors are larger than the changes of the cosine at the published radius.
 
-    At the window's first and last step, float64 copies show how far rounding errors
-    (``gga/resolution``) reach beside true changes of the objective (``gga/true_change``). Guided
-    steps in float32, whose changes are far larger, are not measured.
+    At the first and last step of the window, float64 copies show how large rounding errors are
+    (``gga/resolution``) compared with true changes of the objective (``gga/true_change``). Guided
+    steps in float32 are not measured, because their changes are far larger.
 
-    On a GPU, random candidates are evaluated by CUDA graphs, recorded at each searched step. A
-    module that does not allow it is evaluated as usual, and a line in the log says why. Set the
-    attribute ``cuda_graphs`` to False to do without graphs.
+    On a GPU, CUDA graphs evaluate random candidates. If a module does not allow this, it is
+    evaluated as usual, and a log line says why. Set ``cuda_graphs`` to False to turn graphs off.
 
     Logged at each searched step: ``gga/min_cosine_start``, ``gga/min_cosine_end``, ``gga/gain``,
     ``gga/accepted``, ``gga/loss_change``, ``gga/seconds``, and with ``measure_transfer=True``
@@ -109,31 +107,29 @@ class GradientGuidedAnnealing(DomainGradientCallback):
         split: Split | None = None,
         seed: int = 0,
     ) -> None:
-        """Sets the search.
+        """Configures the search.
 
         Args:
             start_step: The first optimizer step searched, counted from 0.
             end_step: The step before which the window ends. The paper's 100 to 200, both
                 included, is 100 and 201 here.
-            proposal: Where the next candidate lies.
-            num_candidates: How many candidates a step tries at most.
+            proposal: Chooses the next candidate.
+            num_candidates: The maximum number of candidates a step.
             radius_schedule: ``"linear"`` lets the radius fall to 0 over the window.
             objective: Which of the pairwise cosines to raise, the lowest or their mean.
             acceptance: Which candidates are accepted.
-            patience: End a step's search after so many candidates in a row of which none was
-                accepted; None to try them all.
-            control: None, or what turns the run into a control. ``"scramble"``: the move that the
-                search found, with the sign of every coordinate drawn at random: as long, but
-                blind. ``"shuffle_domains"``: in the search each sample counts as of a domain
-                drawn at random. Where a control does as well, agreement is not what helped.
+            patience: End a step's search after this many rejected candidates in a row, if given.
+            control: None, or the kind of control run. ``"scramble"`` makes the move that the search
+                found, with the sign of every coordinate drawn at random. ``"shuffle_domains"``
+                searches with samples that are assigned to domains at random. If a control gives
+                the same accuracy, agreement between domains is not what helped.
             fixed_dropout: Whether all candidates of a step see the same dropout masks (and
                 whatever else the module draws at random).
-            measure_transfer: Whether to score each step's move on the next batch too, which the
-                search never saw, for two candidates' time a step and two copies of the
-                parameters. The gain on the search's own batch is in part luck with it.
-            every_n_steps: Search only every so many steps of the window.
-            precision: ``"float32"``, or ``"trainer"`` for what the Trainer and PyTorch are set
-                to, such as bfloat16 or TF32; docs/resolution.md says when that is enough.
+            measure_transfer: Whether to score each step's move also on the next batch, since a gain
+                may be luck with one batch. Costs two candidates a step and two parameter copies.
+            every_n_steps: Search only at every n-th step of the window.
+            precision: ``"float32"``, or ``"trainer"`` for the settings of the Trainer and PyTorch,
+                such as bfloat16 or TF32; docs/resolution.md says when these are precise enough.
             parameters: Which parameters are moved: a regular expression for the start of their
                 names, or a callable ``(name, parameter) -> bool``. Default: those of the module's
                 ``featurizer`` if it has one, as in the paper's code, else all. Gradients are

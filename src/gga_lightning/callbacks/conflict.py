@@ -1,4 +1,4 @@
-"""Watches how far the domains' gradients agree during training."""
+"""Logs how far the domains' gradients agree during training."""
 
 import itertools
 from typing import Any, Literal, NamedTuple
@@ -36,16 +36,16 @@ class ConflictRecord(NamedTuple):
 
 
 class GradientConflictMonitor(DomainGradientCallback):
-    """Logs the cosine similarities between the domains' gradients; changes nothing.
+    """Logs the cosine similarities between the domains' gradients, without changing anything.
 
     Before every n-th optimizer step it computes each domain's gradient on the step's batch, in
-    the trainer's precision, and logs ``conflict/min``, ``conflict/mean``, ``conflict/share`` (of
-    the pairs with a negative cosine) and, pair by pair, ``conflict/<a>-<b>``. All of it is kept
-    in :attr:`records`, which checkpoints hold too, and can be drawn with
-    :func:`gga_lightning.plots.plot_cosines`.
+    the trainer's precision. It logs the lowest and the mean cosine (``conflict/min``,
+    ``conflict/mean``), the share of pairs with a negative cosine (``conflict/share``), and the
+    cosine of each pair (``conflict/<a>-<b>``). All cosines are kept in :attr:`records` and in
+    checkpoints. :func:`gga_lightning.plots.plot_cosines` draws them.
 
-    It runs before the other callbacks, wherever it is in the list (after :class:`RandomState`).
-    So it reads the weights as the last training step left them, before a search moves them.
+    The monitor runs before all other callbacks but :class:`RandomState`, wherever it is in the
+    list. It therefore reads the weights after the last training step, before a search moves them.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -67,12 +67,12 @@ class GradientConflictMonitor(DomainGradientCallback):
         split: Split | None = None,
         parameters: ParameterChoice | None = None,
     ) -> None:
-        """Sets the monitor.
+        """Configures the monitor.
 
         Args:
-            every_n_steps: Look before every so many optimizer steps, the first included.
-            control: ``"shuffle_domains"``: each sample counts as of a domain drawn at random,
-                which shows how far gradients differ that have nothing to do with domains.
+            every_n_steps: Compute the cosines before every n-th optimizer step, from the first on.
+            control: ``"shuffle_domains"`` assigns samples to domains at random. This shows how far
+                gradients of random groups of samples differ.
             domain_loss: How to compute a domain's loss. See :class:`GradientGuidedAnnealing` for
                 this and the next.
             split: How to find the domains in a batch.

@@ -15,19 +15,19 @@ __all__ = ["LinearProbe"]
 
 
 class LinearProbe(Callback):
-    """Trains the classifier alone in the first steps, and then the whole network (LP-FT).
+    """Trains only the classifier in the first steps, and then the whole network (LP-FT).
 
-    A new classifier begins with random weights, and sends gradients into a pretrained network that
-    change good features. Therefore the network waits until the classifier fits: before
-    ``end_step`` its gradients are dropped just before each optimizer step, so that its weights stay
-    the same to the last bit, weight decay included. It is in evaluation mode in these training
-    steps, so that BatchNorm statistics stay too, and dropout does not disturb the features. At
-    ``end_step`` the optimizers forget their state (such as Adam's moments).
+    A new classifier has random weights. Its gradients would change the good features of a
+    pretrained network. Therefore the network's gradients are dropped before each optimizer step
+    until ``end_step``. Its weights stay the same to the last bit, also under weight decay. In these
+    training steps the network is in evaluation mode: BatchNorm statistics do not change, and
+    dropout does not disturb the features. At ``end_step`` the optimizers' state (such as Adam's
+    moments) is cleared.
 
-    The backward pass still goes through the whole network, so a step costs as much as any other.
-    In return it works under DDP too, and other callbacks see all gradients. Only the
-    optimizers' steps are held back: not what a module's own code writes into the weights (as Fish
-    does), nor the moves of a search. Begin a search at ``end_step``.
+    The backward pass still covers the whole network, so that a step costs as much as any other.
+    This also works under DDP, and other callbacks see all gradients. The callback holds back only
+    the optimizers' steps. It does not hold back what a module's own code writes into the weights
+    (as Fish does), nor the moves of a search. Begin a search at ``end_step``.
 
     Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution", ICLR 2022. There the classifier is trained to the end before fine-tuning
@@ -41,7 +41,7 @@ class LinearProbe(Callback):
     """
 
     def __init__(self, end_step: int, *, parameters: ParameterChoice = r"featurizer\.") -> None:
-        """Sets how long.
+        """Configures how long the network is frozen.
 
         Args:
             end_step: The first optimizer step with all gradients, counted from 0; at least 1.

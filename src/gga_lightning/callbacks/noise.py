@@ -1,4 +1,4 @@
-"""GGA-L, the cheap sibling of Gradient-Guided Annealing, as a callback."""
+"""GGA-L, the cheaper variant of Gradient-Guided Annealing, as a callback."""
 
 import math
 from typing import Literal
@@ -19,19 +19,19 @@ __all__ = ["GradientGuidedNoise"]
 
 
 class GradientGuidedNoise(DomainGradientCallback):
-    """Adds noise to every gradient step, the more the domains' gradients disagree (GGA-L).
+    """Adds noise to every gradient, scaled by how much the domains' gradients disagree (GGA-L).
 
-    At each step of the window the callback computes the domains' gradients on the step's batch
-    and their mean pairwise cosine similarity, and adds ``gamma * (1 - mean cosine)`` times
-    standard normal noise to the gradient, after accumulation, averaging over processes and
-    unscaling, and before gradient clipping, which thus bounds the noise too.
+    At each step of the window, the callback computes the domains' gradients on the step's batch
+    and their mean pairwise cosine similarity. It adds ``gamma * (1 - mean cosine)`` times standard
+    normal noise to the gradient. This happens after gradient accumulation, averaging over processes
+    and unscaling, and before gradient clipping, which therefore bounds the noise too.
 
-    It costs one more set of domain gradients a step, in the trainer's precision. With gradient
-    accumulation the cosine is that of a step's first batch.
+    The callback costs one more set of domain gradients a step, in the trainer's precision. With
+    gradient accumulation, the cosine is that of a step's first batch.
 
-    Adaptive optimizers divide by the size of past gradients: under Adam the noise dominates the
-    coordinates whose gradient is far below it. Weights under a noise of constant scale
-    (``modulation="constant"``) are the control that tells whether the conflict matters.
+    Adaptive optimizers divide by the size of past gradients. Under Adam, the noise dominates the
+    coordinates whose gradient is much smaller than the noise. To see whether the conflict matters,
+    compare with noise of constant scale (``modulation="constant"``).
 
     The defaults are those of the paper's code. Its Algorithm 2 draws from U(0, 1) instead
     (``distribution="uniform"``), whose mean of 1/2 makes every coordinate drift, and its formula
@@ -64,18 +64,18 @@ class GradientGuidedNoise(DomainGradientCallback):
         split: Split | None = None,
         seed: int = 0,
     ) -> None:
-        """Sets the noise.
+        """Configures the noise.
 
         Args:
             gamma: The noise's scale, before the modulation; not negative. In units of a
                 gradient's coordinate.
             distribution: N(0, 1) or U(0, 1), before the scale.
-            modulation: What the scale is multiplied by: ``"conflict"`` 1 - mean cosine, in
-                [0, 2]; ``"constant"`` 1 and ``"agreement"`` 1 + mean cosine are the controls.
+            modulation: The factor of the scale: ``"conflict"`` for 1 - mean cosine, in [0, 2]. The
+                controls are ``"constant"`` for 1 and ``"agreement"`` for 1 + mean cosine.
             start_step: The first optimizer step with noise, counted from 0.
             end_step: The step before which the noise ends; None for the whole training.
-            control: ``"shuffle_domains"``: a control run in which each sample counts as of a
-                domain drawn at random; see :class:`GradientGuidedAnnealing`.
+            control: ``"shuffle_domains"`` for a control run in which samples are assigned to
+                domains at random; see :class:`GradientGuidedAnnealing`.
             parameters: Which parameters' gradients get noise; default all trainable ones. See
                 :class:`GradientGuidedAnnealing` for this and the next two.
             domain_loss: How to compute a domain's loss.

@@ -13,17 +13,17 @@ __all__ = ["RandomState"]
 
 
 class RandomState(Callback):
-    """Saves the state of the random generators in checkpoints, which Lightning does not.
+    """Saves the state of the random generators in checkpoints, which Lightning does not do.
 
-    With it, a run that is resumed from a checkpoint draws the dropout masks, mixing weights and
-    so on of the uninterrupted run: all that the training process draws from torch (on the CPU and
-    on its GPU), NumPy and Python. What a data loader's worker processes draw, such as
-    augmentations, is not covered (that of :class:`~gga_lightning.data.DomainDataModule` needs no
-    state). Each process's own state is saved; on another number of processes than before the
-    states are left alone.
+    A run that is resumed from a checkpoint then draws the same dropout masks, mixing weights and so
+    on as the uninterrupted run. The callback covers all that the training process draws from torch
+    (on the CPU and on its GPU), NumPy and Python. It does not cover what the worker processes of a
+    data loader draw, such as augmentations; :class:`~gga_lightning.data.DomainDataModule` needs no
+    state for these. The state of each process is saved. If a run is resumed with another number of
+    processes, the states are not restored.
 
     A data loader draws a seed when an epoch begins, which a resumed run does at another time.
-    Therefore every epoch's first batch begins with the state at the end of the epoch before.
+    Therefore the first batch of every epoch begins with the state at the end of the epoch before.
     A validation leaves the state unchanged, because Lightning does not repeat the validation that
     follows a checkpoint.
 
@@ -40,7 +40,7 @@ class RandomState(Callback):
     place = 0
 
     def __init__(self) -> None:
-        """Has nothing to set yet."""
+        """Creates the callback, without a state to restore."""
         self._next: dict[str, Any] | None = None  # what the next batch begins with
         self._training: dict[str, Any] = {}  # what a validation interrupts
 

@@ -40,7 +40,9 @@ class _Segment:
 
 
 class SWAD(Callback):
-    """Averages the weights of all steps in a flat part of the training, found by validation loss.
+    """Averages the weights of all steps in a flat part of the training (SWAD).
+
+    The validation loss of the source domains decides where the average begins and ends.
 
     Averaging starts after the first validation whose loss is no higher than the next
     ``patience - 1``. These losses set a bound: their mean plus the share ``tolerance`` of it.
@@ -51,7 +53,7 @@ class SWAD(Callback):
 
     When the fit is over, the module has the averaged weights: ``trainer.test(module, ...)``
     evaluates them, and ``trainer.save_checkpoint(path, weights_only=True)`` saves them.
-    Checkpoints that are saved during training hold the plain weights. So
+    Checkpoints that are saved during training hold the plain weights. Therefore
     ``trainer.test(ckpt_path="last")`` and ``"best"`` evaluate plain weights, and leave them in the
     module. Checkpoints also hold the averages so far, up to ``overfit_patience`` + 2 copies of the
     parameters, so that a resumed training averages as the uninterrupted one does.
@@ -90,7 +92,7 @@ class SWAD(Callback):
         look_back: bool = False,
         stop: bool = True,
     ) -> None:
-        """Sets the rule.
+        """Configures where the average begins and ends.
 
         Args:
             patience: Validations in a row, the first of which must have the lowest loss (N_s).
@@ -98,8 +100,8 @@ class SWAD(Callback):
             tolerance: How far the bound is above the losses' mean, as a share of it; not
                 negative (r - 1). The paper takes 0.2 on VLCS.
             monitor: The name of the validation loss; the source domains', never a target's.
-            look_back: Whether to begin before that, with earlier validations in a row whose
-                losses are not above the bound, of the last ``overfit_patience``.
+            look_back: Whether the average also takes in earlier validations in a row whose losses
+                are not above the bound, among the last ``overfit_patience`` ones.
             stop: Whether to end the training together with the average.
 
         Raises:

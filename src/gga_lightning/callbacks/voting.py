@@ -1,4 +1,4 @@
-"""Agreement voting: in an early window, move only where the domains agree."""
+"""Agreement voting: keeps the part of an update on which the domains agree."""
 
 import math
 from collections.abc import Iterator
@@ -49,34 +49,34 @@ class _Average(NamedTuple):
 
 
 class GradientAgreementVoting(DomainGradientCallback):
-    """Keeps, early in training, only that part of each update on which the domains agree.
+    """Keeps only the part of each update on which the domains agree, early in training.
 
     At each step of the window the callback computes every source domain's loss gradient on the
-    step's batch and updates an exponential average of it. When the optimizer has made its step,
-    each coordinate keeps the share of its change that the vote gives it: with ``vote="sign"`` all
-    of it where the averages of all domains have the same strict sign, and none elsewhere; with
-    ``vote="snr"`` ``(|mean| / root mean square over the domains) ** power``, between 0 and 1.
-    After the window, training continues without votes.
+    step's batch and updates an exponential average of it. After the optimizer's step, each
+    coordinate keeps a share of its change. With ``vote="sign"`` this share is 1 if the averages of
+    all domains have the same strict sign, else 0. With ``vote="snr"`` it is
+    ``(|mean| / root mean square over the domains) ** power``, between 0 and 1. After the window,
+    training continues without votes.
 
-    It is the update that is voted on, never the gradient: adaptive optimizers such as Adam divide
-    by the size of past gradients and would undo a mask on them. So the optimizer's state sees
-    plain gradients, and it does not matter which optimizer it is. Whatever else an optimizer's
-    step does is part of the update: decoupled weight decay (AdamW) too stops where the vote fails.
-    Gradient clipping and loss scaling change a gradient's length, not its sign, and so no vote.
+    The vote is applied to the update and never to the gradient, because adaptive optimizers such
+    as Adam divide by the size of past gradients and would undo a mask on them. The optimizer's
+    state sees plain gradients, and any optimizer can be used. All that an optimizer's step does is
+    part of the update: decoupled weight decay (AdamW) also stops where the domains disagree.
+    Gradient clipping and loss scaling do not change the sign of a gradient, and thus no vote.
 
-    Parameters that no domain's loss depends on are left alone. With gradient accumulation the
-    vote is on a step's first batch. A domain that is missing from a batch votes with its average.
+    Parameters that no domain's loss depends on are not voted on. With gradient accumulation, the
+    step's first batch decides. A domain that is missing from a batch votes with its average.
 
-    It costs one more set of domain gradients a step, and memory for a copy of the parameters and
-    one average a domain; outside the window nothing. It is meant for the first part of training:
-    over the whole of it, it keeps the network from learning what not all domains show at once.
-    With many domains all signs agree seldom: use ``"snr"`` or a shorter window.
+    The callback costs one more set of domain gradients a step, and memory for a copy of the
+    parameters and one average for each domain. Outside the window it costs nothing. Use it in the
+    first part of training only: otherwise the network cannot learn what only some domains show.
+    With many domains, all signs rarely agree; use ``"snr"`` or a shorter window then.
 
     Logged at each step: ``voting/share``, the share of the coordinates that moved (of their
-    change, for ``"snr"``). All votes are kept in :attr:`records`, which checkpoints hold too, as
-    they do the averages.
+    change, for ``"snr"``). All votes are kept in :attr:`records`. Checkpoints hold the votes and
+    the averages.
 
-    Source: this project; docs/when-to-use-which.md has the measurements. Its relative AND-mask
+    Source: this project; docs/when-to-use-which.md has the measurements. The related AND-mask
     (Parascandolo et al., ICLR 2021) masks the gradient, by one batch, for the whole training.
 
     Example:
@@ -103,16 +103,16 @@ class GradientAgreementVoting(DomainGradientCallback):
         split: Split | None = None,
         seed: int = 0,
     ) -> None:
-        """Sets the vote.
+        """Configures the vote.
 
         Args:
             start_step: The first optimizer step voted on, counted from 0.
             end_step: The step before which the window ends.
-            decay: Of the averages, in [0, 1): 0 is this step's gradients alone.
+            decay: The decay of the averages, in [0, 1); 0 uses the gradients of this step alone.
             vote: ``"sign"`` or ``"snr"``, see above.
-            power: The exponent of ``"snr"``; positive. The greater, the stricter.
-            control: ``"shuffle_domains"``: a control run in which each sample counts as of a
-                domain drawn at random; see :class:`GradientGuidedAnnealing`.
+            power: The exponent of ``"snr"``; positive. A greater power is stricter.
+            control: ``"shuffle_domains"`` for a control run in which samples are assigned to
+                domains at random; see :class:`GradientGuidedAnnealing`.
             parameters: Which parameters' updates are voted on; default all trainable ones. See
                 :class:`GradientGuidedAnnealing` for this and the next two.
             domain_loss: How to compute a domain's loss.

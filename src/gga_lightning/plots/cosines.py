@@ -1,4 +1,4 @@
-"""How far the domains' gradients agree, over a training or at one step."""
+"""Draws how far the domains' gradients agree, over a training or at one step."""
 
 import itertools
 from collections.abc import Sequence

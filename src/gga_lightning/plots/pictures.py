@@ -1,4 +1,4 @@
-"""Pictures with what a model takes them for."""
+"""Draws pictures with a model's predictions."""
 
 import math
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def plot_predictions(
     Args:
         images: N pictures, shape ``(N, 3, height, width)``, integers from 0 to 255.
         targets: Their classes.
-        predictions: What they were taken for.
-        probabilities: How probable the model thought that, in [0, 1]; left out if None.
-        title: What stands above.
+        predictions: Their predicted classes.
+        probabilities: The probabilities of the predictions, in [0, 1]; not shown if None.
+        title: The title of the figure.
 
     Returns:
         The figure, eight pictures in a row.

@@ -1,4 +1,4 @@
-"""A study's rows, one below the other: differences, accuracies, searches and costs."""
+"""Draws a study with one row for each method: differences, accuracies, searches, costs."""
 
 from collections.abc import Sequence
 
@@ -140,12 +140,12 @@ def plot_search(
     title: str = "",
     ax: Axes | None = None,
 ) -> Figure:
-    """Draws what the search gained, and which part of the gain holds on the next batch.
+    """Draws the gains of the search, and the part of each gain that holds on the next batch.
 
     Args:
         labels: The R rows' names, drawn from top to bottom.
         gains: Mean gain in cosine of a searched step, shape ``(R,)``.
-        transfers: The same on the next batch; NaN where it was not measured.
+        transfers: Mean gain on the next batch, shape ``(R,)``; NaN if it was not measured.
         title: What is shown.
         ax: Where to draw; a new figure if None.
 
@@ -202,12 +202,12 @@ def plot_cost(
     title: str = "",
     ax: Axes | None = None,
 ) -> Figure:
-    """Draws how long a run takes, and which part of it the search.
+    """Draws how long a run takes, and how much of this time the search takes.
 
     Args:
         labels: The R rows' names, drawn from top to bottom.
         seconds: Mean time of a run, shape ``(R,)``.
-        search_seconds: What of it the search took.
+        search_seconds: The part of this time that the search took, shape ``(R,)``.
         title: What is shown.
         ax: Where to draw; a new figure if None.
 

@@ -1,4 +1,4 @@
-"""What a batch of domains is, and how to see one in a training batch.
+"""Splits training batches into domains.
 
 The native form is a mapping from domain names to domain batches,
 ``{"photo": (inputs, targets), "sketch": (inputs, targets)}``, as
@@ -55,7 +55,7 @@ class Domain:
 
 
 class Splitter:
-    """Sees training batches as domains, each further batch in the way of the first.
+    """Splits training batches into domains, all of them in the same way as the first.
 
     Attributes:
         source: Where the domains of the last batch came from, in words.
@@ -70,7 +70,7 @@ class Splitter:
     """
 
     def __init__(self, split: Split | None = None) -> None:
-        """Sets where to look.
+        """Sets where the domains of a batch are found.
 
         Args:
             split: The key or index of the domain labels in a batch; or a callable that takes a
@@ -140,10 +140,10 @@ class Splitter:
 
 
 def shuffle_domains(domains: Sequence[Domain], generator: torch.Generator) -> list[Domain]:
-    """Deals the samples out to the domains at random, each domain as large as before.
+    """Assigns the samples to the domains at random, with the sizes of the domains unchanged.
 
-    This is the control for everything that uses domains. All samples are still there, each with
-    everything that belongs to it. Only which domain a sample is of is lost.
+    This is the control for all methods that use domains. All samples and their targets are kept;
+    only the information about the domain of a sample is lost.
 
     Args:
         domains: The domains, with batches of equal structure.
