@@ -1,4 +1,4 @@
-"""What DANN and CDANN share: a discriminator that tells domains apart, and its opponent."""
+"""Base of DANN and CDANN: training against a discriminator that tells the domains apart."""
 
 import math
 from collections.abc import Mapping
@@ -17,15 +17,16 @@ __all__ = ["Adversarial"]
 
 
 class Adversarial(ManualGeneralizer):
-    """Learns features of which a discriminator cannot tell the domain.
+    """Learns features from which a discriminator cannot tell the domain.
 
-    ``scheme="reversal"``, the paper's: at each step the discriminator goes down its loss and the
-    featurizer, besides its own, goes up it; the weight of that rises from 0 by 2 / (1 + exp(-10 p))
-    - 1 with the progress p of the training. It is trained by Lightning's automatic optimization.
+    ``scheme="reversal"`` is the paper's scheme. At each step the discriminator descends its loss.
+    The featurizer descends the classification loss and ascends the discriminator's loss. The weight
+    of the latter rises from 0 by 2 / (1 + exp(-10 p)) - 1 with the progress p of the training. This
+    scheme uses Lightning's automatic optimization.
 
-    ``scheme="alternating"``, DomainBeds': some steps of the discriminator alone, then
-    one of featurizer and classifier, with the full weight throughout. The classifier is trained
-    in those steps only; the first is one of them.
+    ``scheme="alternating"`` is DomainBed's scheme. Some steps train the discriminator alone, and
+    then one step trains featurizer and classifier, with the full weight throughout. The classifier
+    is trained in those steps only. The first step of the training is one of them.
 
     Example:
         >>> from gga_lightning.algorithms import DANN
@@ -61,20 +62,20 @@ class Adversarial(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             num_domains: How many domains a batch has.
-            adversary_weight: The discriminator's loss's weight (lambda) for the featurizer; not
-                negative.
+            adversary_weight: The weight (lambda) of the discriminator's loss for the featurizer;
+                not negative.
             scheme: ``"reversal"`` or ``"alternating"``, see above.
-            ramp_steps: Over how many steps the weight rises under ``"reversal"``: 0 for the full
-                weight from the start, the whole training if None.
-            discriminator_steps: Steps of the discriminator for each of the others, under
+            ramp_steps: Number of steps in which the weight rises under ``"reversal"``: 0 for the
+                full weight from the start, the whole training if None.
+            discriminator_steps: Steps of the discriminator for each step of the other parts, under
                 ``"alternating"``; at least 1.
-            gradient_penalty: The weight of the squared gradient of the discriminator's loss in
-                its input, in its loss; not negative.
-            width: Of the discriminator's hidden layers.
-            depth: Its linear layers; at least 2.
-            dropout: After each hidden layer, in [0, 1).
-            discriminator_optimizer: Where the optimizer shall differ for the discriminator, such
-                as ``{"lr": 1e-4, "betas": (0.5, 0.9)}``.
+            gradient_penalty: The weight of a term in the discriminator's loss, the squared gradient
+                of that loss in the discriminator's input; not negative.
+            width: Width of the discriminator's hidden layers.
+            depth: Number of the discriminator's linear layers; at least 2.
+            dropout: The probability of dropout after each hidden layer, in [0, 1).
+            discriminator_optimizer: Settings of the optimizer that differ for the discriminator,
+                such as ``{"lr": 1e-4, "betas": (0.5, 0.9)}``.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -145,7 +146,7 @@ class Adversarial(ManualGeneralizer):
         return self._optimizer([{"params": main}, own])
 
     def on_train_start(self) -> None:
-        """Checks that there is an end for the weight to rise to."""
+        """Checks that the number of steps in which the weight rises is known."""
         if self.automatic_optimization and not math.isfinite(self._ramp()):
             raise MisconfigurationException(
                 "`ramp_steps` must be given where the trainer knows no last step, got None."
@@ -157,7 +158,7 @@ class Adversarial(ManualGeneralizer):
         return kind.training_step(self, batch, batch_idx)
 
     def objective(self, batch: Batch) -> Tensor:
-        """Computes both losses, the discriminator's with its gradient turned for the featurizer.
+        """Computes both losses, the discriminator's with its gradient reversed for the featurizer.
 
         Args:
             batch: Domain name to (inputs, targets).
@@ -172,7 +173,7 @@ class Adversarial(ManualGeneralizer):
         return loss + self._against(batch, reversed_features, targets)
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes a step of the discriminator or of the others.
+        """Makes a step of the discriminator, or of featurizer and classifier.
 
         Args:
             batch: Domain name to (inputs, targets).
@@ -234,7 +235,7 @@ class Adversarial(ManualGeneralizer):
 
 
 class _Reversed(torch.autograd.Function):
-    """The same values, the gradient turned and weighted (Ganin & Lempitsky, ICML 2015)."""
+    """The same values, with the gradient reversed and weighted (Ganin & Lempitsky, ICML 2015)."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: float) -> Tensor:

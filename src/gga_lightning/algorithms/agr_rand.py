@@ -9,14 +9,13 @@ __all__ = ["AgrRand"]
 
 
 class AgrRand(AgrSum):
-    """Steps along the sum of the domains' gradients, and at random where their signs differ.
+    """Sums the domains' gradients where all signs agree, and draws random gradients elsewhere.
 
-    A coordinate in which not all signs agree gets s times a number drawn from N(0, 1), where s is
-    the mean size of the sum over the agreeing coordinates of the whole network. If no coordinate
-    agrees, s is 0 (the authors' code makes all weights NaN then).
+    A coordinate in which the signs differ, or one gradient is 0, gets s times a number drawn from
+    N(0, 1). Here s is the mean absolute value of the sum over the agreeing coordinates of the whole
+    network. If no coordinate agrees, s is 0 (the authors' code makes all weights NaN then).
 
-    The seed of the draw comes from PyTorch's generator of the CPU, and is the same on all
-    processes.
+    The seed of the draw comes from PyTorch's CPU generator, and is the same on all processes.
 
     Source: Mansilla, Echeveste, Milone & Ferrante, ICCV 2021, arXiv 2108.01621, and its code.
 
@@ -24,7 +23,7 @@ class AgrRand(AgrSum):
         >>> from lightning.pytorch import Trainer
         >>> from gga_lightning.backbones import MLP
         >>> model = AgrRand(MLP((2,)), num_classes=2)
-        >>> model.trainer = Trainer(fast_dev_run=True, enable_progress_bar=False)
+        >>> model.trainer = Trainer(fast_dev_run=True, accelerator="cpu")
         >>> agreeing = torch.tensor([True, False])
         >>> [filled] = model.fill([torch.tensor([4.0, 0.0])], [agreeing])
         >>> filled[0], filled[1].item() != 0  # the second is drawn at random

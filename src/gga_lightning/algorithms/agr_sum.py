@@ -10,7 +10,7 @@ __all__ = ["AgrSum"]
 
 
 class AgrSum(ManualGeneralizer):
-    """Steps along the sum of the domains' gradients, where all of them have the same sign.
+    """Sums the domains' gradients in each coordinate where all of them have the same sign.
 
     A coordinate in which the gradients have different signs, or one is 0, gets the gradient 0. It
     still moves by Adam's momentum and by weight decay; see

@@ -1,4 +1,4 @@
-"""AND-mask: steps only where the domains' gradients agree in sign."""
+"""AND-mask: gradients only where the domains' gradients agree in sign."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,12 @@ __all__ = ["ANDMask"]
 
 
 class ANDMask(ManualGeneralizer):
-    """Keeps those coordinates of the mean gradient in which the domains' signs agree.
+    """Masks the mean gradient where the signs of the domains' gradients disagree.
 
-    A coordinate is kept where the mean of the domains' signs is at least ``tau`` in size, and each
-    parameter tensor's gradient is divided by the share that it keeps. What the mask puts to zero
-    still moves by Adam's momentum and by weight decay, as in the paper's code; see
-    :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself.
+    A coordinate is kept where the absolute mean of the domains' signs is at least ``tau``. Each
+    parameter tensor's gradient is divided by the share of its coordinates that are kept.
+    Coordinates with gradient 0 still move by Adam's momentum and by weight decay, as in the paper's
+    code; see :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself.
 
     Source: Parascandolo et al., ICLR 2021, arXiv 2009.00329, and its code.
 
@@ -42,7 +42,8 @@ class ANDMask(ManualGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            tau: How far signs must agree, in [0, 1]: 1 keeps where all do.
+            tau: The smallest absolute mean of the signs with which a coordinate is kept, in [0, 1].
+                With 1, all signs must agree.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

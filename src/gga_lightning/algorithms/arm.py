@@ -1,4 +1,4 @@
-"""Adaptive risk minimization (ARM): images come with a context from their own domain."""
+"""Adaptive risk minimization (ARM): images with a context from their own domain."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,17 @@ __all__ = ["ARM"]
 
 
 class ARM(DomainGeneralizer):
-    """Gives each image one more channel: what a small network sees in the images around it.
+    """Adds to each image a channel with context that a network computes from other images.
 
-    The images of a domain in a batch are divided into support sets. A context network makes one
-    map of each image, and their mean over the set is added to every image of the set as a
-    channel. Predictions so depend on what else is in the batch; a batch whose size is not a
-    multiple of ``support_size`` has one smaller set.
+    The images of a domain in a batch are divided into support sets. A context network makes one map
+    from each image, and the mean of the maps over the set is added to every image of the set as a
+    channel. Predictions therefore depend on the other images of the batch. A batch whose size is
+    not a multiple of ``support_size`` has one smaller set.
 
     Source: Zhang et al., NeurIPS 2021, arXiv 2007.02931, ARM-CML, with DomainBed's context network.
-    DomainBed takes the batch size for the support size, and the whole batch for a set where that
-    does not divide it, and never trains the context network: its optimizer is made before.
+    DomainBed uses the batch size as the support size, and the whole batch as one set where that
+    does not divide it. It never trains the context network, because its optimizer is created before
+    it.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -72,7 +73,7 @@ class ARM(DomainGeneralizer):
 
     @classmethod
     def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:
-        """Says what the featurizer gets to see: one channel more.
+        """Gives the shape of the featurizer's inputs, which have one more channel.
 
         Args:
             input_shape: Shape of one image, ``(channels, height, width)``.
@@ -84,7 +85,7 @@ class ARM(DomainGeneralizer):
         return (channels + 1, *size)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Computes logits, the batch being of one domain.
+        """Computes the logits of a batch of one domain.
 
         Args:
             inputs: Shape ``(N, channels, height, width)``.

@@ -9,7 +9,7 @@ __all__ = ["CORAL"]
 
 
 class CORAL(FeatureAlignment):
-    """Pulls the domains' feature means and covariances together.
+    """Aligns the means and covariances of the domains' features.
 
     The distance of two domains is the mean squared difference of their mean features plus that
     of their (unbiased) covariance matrices.

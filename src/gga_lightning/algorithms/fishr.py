@@ -1,4 +1,4 @@
-"""Fishr: the domains' gradient variances drawn together."""
+"""Fishr: matching of the domains' gradient variances."""
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,18 @@ __all__ = ["Fishr"]
 
 
 class Fishr(AnnealedPenalty):
-    """Penalizes differences between the domains' variances of the classifier's gradients.
+    """Matches the variances of the classifier's gradients between the domains.
 
-    The variance is that over a domain's samples, in each coordinate of the gradient of a sample's
-    loss in the classifier, as an exponential average over the steps, which is saved with the
-    weights. The penalty is its mean squared distance from the mean over the domains.
+    For each coordinate of the classifier's parameters, v_e is the variance over the samples of
+    domain e of the gradient of a sample's loss. Its exponential average over the steps is saved
+    with the weights. The penalty is the mean squared distance of these averages from their mean
+    over the domains.
 
     With p - y the derivative of a sample's loss in the logits and z its features, the gradient is
-    (p - y) z^T, so no gradient needs to be computed sample by sample. Averages are means over the
-    processes.
+    (p - y) z^T. Therefore no gradient needs to be computed sample by sample. Averages are means
+    over the processes.
 
-    Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934. As DomainBed, also in that the
+    Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934. As in DomainBed, also in that the
     average starts at zero and is divided by 1 - ``ema``.
 
     Example:
@@ -53,7 +54,7 @@ class Fishr(AnnealedPenalty):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 0 before.
-            anneal_steps: How many optimizer steps that takes.
+            anneal_steps: Number of optimizer steps before that.
             ema: The averages' decay, in [0, 1).
             optimizer: See :class:`DomainGeneralizer`.
 

@@ -10,13 +10,13 @@ __all__ = ["GSAM"]
 
 
 class GSAM(SharpnessAware):
-    """SAM, and also less of a gap between the loss and its highest value nearby.
+    """Minimizes the loss like SAM, and the gap between the loss and its highest value nearby.
 
-    The step is g' - alpha * (g without its part along g'), g being the gradient here and g' that
-    at theta + rho g / ||g||.
+    Let g be the gradient at the parameters theta, and g' that at theta + rho g / ||g||. The
+    optimizer steps by g' - alpha * (g minus the projection of g onto g').
 
     Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. GGA's
-    code fixes rho at 0.05 whatever is asked for.
+    code fixes rho at 0.05 and ignores the setting.
 
     Example:
         >>> from gga_lightning.backbones import MLP

@@ -18,8 +18,8 @@ class IGA(DomainGeneralizer):
     """Minimizes the mean of the domains' losses and the spread of their gradients.
 
     The penalty is the sum over the domains of the squared distance of their gradient to the mean
-    gradient, which is held constant. It is differentiated through the gradients, so a step takes
-    a double backward pass over the whole network, and its memory.
+    gradient, which is held constant. It is differentiated through the gradients. A step therefore
+    needs a double backward pass over the whole network, and the memory for it.
 
     Source: Koyama & Yamaguchi, 2020, arXiv 2008.01883, in DomainBed's form.
 

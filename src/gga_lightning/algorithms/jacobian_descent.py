@@ -12,10 +12,10 @@ __all__ = ["JacobianDescent"]
 
 
 class JacobianDescent(ManualGeneralizer):
-    """Steps by an aggregation of the domains' gradients that does not let them undo each other.
+    """Combines the domains' gradients so that a step for one domain does not undo that for another.
 
-    The domains' gradients are the rows of a Jacobian; an aggregator of TorchJD makes one vector
-    of it. Needs the extra ``jacobian``.
+    The domains' gradients are the rows of a Jacobian, of which an aggregator of TorchJD makes one
+    vector. The aggregators of TorchJD need the extra ``jacobian``.
 
     Source: Quinton & Rey, arXiv 2406.16232 (Jacobian descent, UPGrad), and TorchJD's documentation
     for the other aggregators' papers. Sener & Koltun, NeurIPS 2018 (MGDA); Yu et al., NeurIPS

@@ -14,11 +14,12 @@ __all__ = ["MixStyle"]
 
 
 class MixStyle(DomainGeneralizer):
-    """Trains with feature maps whose mean and deviation are mixed with those of other samples.
+    """Trains on feature maps whose mean and deviation are mixed with those of other samples.
 
-    After each of some layers, and each time with a probability, every sample's feature map gets
-    the style l s + (1 - l) s' of its own and another sample's, l ~ Beta(alpha, alpha). Only the
-    objective mixes: :meth:`forward` and :meth:`domain_loss` are plain.
+    After each of some layers, with a probability each time, every sample's feature map gets
+    the style l s + (1 - l) s'. Here s is its own style (mean and standard deviation), s' that of
+    another sample, and l ~ Beta(alpha, alpha). Only the objective mixes: :meth:`forward` and
+    :meth:`domain_loss` are plain.
 
     Source: Zhou et al., ICLR 2021, arXiv 2104.02008, and its code. GGA's code mixes nowhere in its
     ResNet-18, and always (probability 1) in its ResNet-50.
@@ -50,9 +51,10 @@ class MixStyle(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             alpha: Both parameters of the Beta distribution; positive.
-            probability: How probable mixing is after each layer, in [0, 1].
-            pairs: With which sample each is paired: ``"random"``, any one; ``"domains"``, one of
-                another domain (the domains in a circle at random, each with the next).
+            probability: The probability of mixing after each layer, in [0, 1].
+            pairs: The partner of each sample: ``"random"`` for any sample, ``"domains"`` for one of
+                another domain (the domains are put in a circle at random, and each is paired with
+                the next).
             layers: The featurizer's submodules after which to mix, by their names in it. Default:
                 all of its ``stages`` but the last (``layer1`` to ``layer3`` of a ResNet), or the
                 only one.

@@ -19,9 +19,9 @@ __all__ = ["Mixup"]
 class Mixup(DomainGeneralizer):
     """Trains on mixtures of samples of two domains.
 
-    The domains are put in a circle at random. Each is mixed with the next: l x + (1 - l) x', with
-    one l ~ Beta(alpha, alpha) a pair, the losses of both targets being mixed alike. Where one
-    domain has more samples than the other, the rest is left out.
+    The domains are put in a circle at random, and each is mixed with the next: l x + (1 - l) x',
+    with one l ~ Beta(alpha, alpha) per pair. The losses of both targets are mixed with the same l.
+    Where one domain has more samples than the other, the rest is left out.
 
     Source: Yan et al., 2020, arXiv 2001.00677, and Xu et al., AAAI 2020, arXiv 1912.01805, in
     DomainBed's form. All pairs go through the network in one pass.

@@ -1,4 +1,4 @@
-"""Marginal transfer learning (MTL): the classifier is told of the domain."""
+"""Marginal transfer learning (MTL): a classifier that sees an embedding of the domain."""
 
 from typing import Literal
 
@@ -12,17 +12,17 @@ __all__ = ["MTL"]
 
 
 class MTL(DomainGeneralizer):
-    """Classifies features together with an embedding of their domain, its mean feature.
+    """Classifies features together with an embedding of their domain, the domain's mean feature.
 
-    In training that is an exponential average over the steps, by the domain's name, saved with
-    the weights. Elsewhere (:meth:`forward`, evaluation, :meth:`domain_loss`) it is the mean of the
-    batch at hand: predictions depend on what else is in the batch.
+    In training, the embedding is an exponential average over the steps, kept by the domain's name
+    and saved with the weights. Elsewhere (:meth:`forward`, evaluation, :meth:`domain_loss`) it is
+    the mean of the current batch. Predictions therefore depend on the other samples of the batch.
 
-    Source: Blanchard et al., JMLR 2021, arXiv 1711.07910, with DomainBed's neural network in the
-    place of kernels. All suites overwrite the embedding with random noise, in training and in
-    evaluation (``embedding="noise"``, from which the published numbers come), have the decay the
-    wrong way round and begins at zero (ours at the first batch's mean), and sum the domains'
-    losses. All domains go through the network in one pass.
+    Source: Blanchard et al., JMLR 2021, arXiv 1711.07910, with DomainBed's neural network in place
+    of kernels. DomainBed and the code derived from it overwrite the embedding with random noise, in
+    training and in evaluation (``embedding="noise"``, from which the published numbers come). They
+    swap ``ema`` and 1 - ``ema``, begin the averages at zero (ours begin at the first batch's mean),
+    and sum the domains' losses. All domains go through the network in one pass.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -66,7 +66,7 @@ class MTL(DomainGeneralizer):
         self.averages: dict[str, Tensor] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Computes logits, the batch being of one domain.
+        """Computes the logits of a batch of one domain.
 
         Args:
             inputs: Shape ``(N, ...)``.

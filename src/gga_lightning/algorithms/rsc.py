@@ -10,21 +10,25 @@ __all__ = ["RSC"]
 
 
 class RSC(DomainGeneralizer):
-    """Trains without the features that the prediction rests on most.
+    """Mutes the features on which a prediction depends most, in training.
 
-    Those features of a sample whose gradient of the true class's logit is in the highest share are
-    put to zero, for that share of the samples whose true class then loses most probability.
+    For each sample, the features with the largest gradients of the true class's logit (the share
+    ``drop_features``) are candidates. They are set to 0 for the samples whose true class loses the
+    most probability by it (the share ``drop_samples``).
 
     Source: Huang et al., ECCV 2020, arXiv 2007.02454, its form by channels, on the feature vector
-    as in DomainBed. The classifier being linear, the gradient of a logit is a row of its weights.
+    as in DomainBed. The classifier is linear, and the gradient of a logit is therefore a row of its
+    weights.
 
     Example:
+        Each class has its own feature. Without it the loss is log(2):
+
         >>> from gga_lightning.backbones import MLP
-        >>> _ = torch.manual_seed(0)
-        >>> model = RSC(MLP((2,)), num_classes=2, drop_features=0.5, drop_samples=0.5)
-        >>> x, y = torch.randn(8, 2), torch.tensor([0, 1] * 4)
-        >>> (model.objective({"photo": (x, y)}) > model.domain_loss((x, y))).item()
-        True
+        >>> model = RSC(MLP((2,)), num_classes=2, drop_features=1 / 2, drop_samples=1.0)
+        >>> model.featurizer, model.classifier = nn.Identity(), nn.Linear(2, 2, bias=False)
+        >>> _ = model.classifier.load_state_dict({"weight": torch.eye(2)})
+        >>> round(model.objective({"a": (torch.eye(2), torch.tensor([0, 1]))}).item(), 4)
+        0.6931
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class RSC(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             drop_features: The share of a sample's features that is left out, in [0, 1].
-            drop_samples: The share of samples for which they are, in [0, 1].
+            drop_samples: The share of samples for which they are left out, in [0, 1].
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -56,7 +60,7 @@ class RSC(DomainGeneralizer):
         self.drop_samples = drop_samples
 
     def objective(self, batch: Batch) -> Tensor:
-        """Computes the mean loss on what is left of the features.
+        """Computes the mean loss on the features that are not muted.
 
         Args:
             batch: Domain name to (inputs, targets).

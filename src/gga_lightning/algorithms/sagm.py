@@ -9,12 +9,13 @@ __all__ = ["SAGM"]
 
 
 class SAGM(SharpnessAware):
-    """SAM and the plain risk at once, with their gradients drawn towards each other.
+    """Minimizes the plain risk and SAM's loss at once, and aligns their gradients.
 
-    The step is the mean of the gradient here and of that at theta + (rho / ||g|| - alpha) g.
+    Let g be the gradient at the parameters theta. The optimizer steps by the mean of g and the
+    gradient at theta + (rho / ||g|| - alpha) g.
 
-    Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; its code,
-    as we, takes their mean. In GGA's code it cannot be constructed, and rho is fixed at 0.05.
+    Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; its code and
+    ours take their mean. In GGA's code it cannot be constructed, and rho is fixed at 0.05.
 
     Example:
         >>> import torch
@@ -41,8 +42,8 @@ class SAGM(SharpnessAware):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             rho: The displacement's length; positive.
-            alpha: How far the parameters are displaced back along the gradient, the weight of
-                the gradients' matching; not negative.
+            alpha: The weight of the gradients' alignment; not negative. The displacement is shorter
+                by ``alpha`` times the gradient.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

@@ -14,17 +14,20 @@ __all__ = ["SagNet"]
 
 
 class SagNet(ManualGeneralizer):
-    """Learns features of which the class can be told by content, and not by style.
+    """Learns features that tell the class by their content and not by their style.
 
-    Three steps at each batch. The featurizer and the classifier learn from features whose style
-    (mean and deviation) is mixed with another sample's; a second head learns to tell the class
-    from features whose content is another sample's; the featurizer learns to make that head's
-    prediction uniform. The trainer counts them as one step, and callbacks that change gradients
-    (GGA-L) see the first.
+    The style of a sample is the mean and the standard deviation of its features; the content is the
+    normalized features. Each update has three steps:
+
+    1. Featurizer and classifier learn from features whose style is mixed with another sample's.
+    2. A second head learns to tell the class from features with the content of another sample.
+    3. The featurizer learns to make that head's prediction uniform.
+
+    The trainer counts them as one step, and callbacks that change gradients (GGA-L) see the first.
 
     Source: Nam et al., CVPR 2021, arXiv 1910.11645, Algorithm 1, in DomainBed's form: on the
-    feature vector, whose features count as the positions of one channel, where the paper takes
-    the feature maps in the middle of a ResNet.
+    feature vector, whose features count as the positions of one channel. The paper takes the
+    feature maps in the middle of a ResNet.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -32,7 +35,7 @@ class SagNet(ManualGeneralizer):
         >>> from gga_lightning.data import DomainDataModule, Toy
         >>> model = SagNet(MLP((2,)), num_classes=2)
         >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer = Trainer(fast_dev_run=True, accelerator="cpu", **quiet)
         >>> trainer.fit(model, DomainDataModule(Toy()))
         >>> trainer.global_step  # the three steps count as one
         1
@@ -55,8 +58,9 @@ class SagNet(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             adversary_weight: The weight of the third step's loss; not negative.
-            adversary: What the third step moves: the whole featurizer, as DomainBed, or the
-                weights of its normalization layers, as the paper.
+            adversary: What the third step trains: ``"featurizer"`` for the whole featurizer, as in
+                DomainBed, or ``"normalization"`` for the weights of its normalization layers, as in
+                the paper.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

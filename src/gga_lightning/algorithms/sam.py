@@ -8,10 +8,13 @@ __all__ = ["SAM"]
 
 
 class SAM(SharpnessAware):
-    """Steps by the gradient at the displaced parameters, theta + rho g / ||g||.
+    """Steps by the gradient at the point nearby where the loss is about highest.
+
+    Let g be the gradient at the parameters theta. The optimizer steps from theta by the gradient at
+    theta + rho g / ||g||.
 
     Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. GGA's code
-    divides by ||g|| as it is, also where it is 0, and updates running statistics in both passes.
+    divides by ||g|| even where it is 0, and updates running statistics in both passes.
 
     Example:
         >>> import torch

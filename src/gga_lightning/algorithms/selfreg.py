@@ -1,4 +1,4 @@
-"""SelfReg: samples of one class drawn together."""
+"""SelfReg: similar logits and features within a class."""
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,16 @@ __all__ = ["SelfReg"]
 
 
 class SelfReg(DomainGeneralizer):
-    """Draws each sample's logits and features to those of others of its class.
+    """Makes the logits and features of samples of the same class similar.
 
-    With one sample of the class, drawn at random from all domains, and with a mixture of two,
-    l ~ Beta(1/2, 1/2). Features are compared with others' after a projection. Both differences
-    are weighted by l and 1 - l, and by the loss itself as long as that is below 1.
+    Each sample is compared with another sample of its class, drawn at random from all domains, and
+    with a mixture of two such samples, l ~ Beta(1/2, 1/2). Features are compared with a projection
+    of the others' features. Both differences are weighted by l and 1 - l, and by the loss itself as
+    long as that is below 1.
 
     Source: Kim et al., ICCV 2021, arXiv 2104.09841, its losses (not its averaging of weights and
-    its curriculum). In the suites the projection is not trained: their optimizer is made before.
+    its curriculum). In DomainBed and the code derived from it the projection is not trained,
+    because their optimizer is created before it.
 
     Example:
         >>> from gga_lightning.backbones import MLP

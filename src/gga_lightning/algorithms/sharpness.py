@@ -1,4 +1,4 @@
-"""What the algorithms share that look for flat minima (the family of SAM)."""
+"""Base of the algorithms that look for flat minima (the family of SAM)."""
 
 from abc import abstractmethod
 
@@ -12,11 +12,11 @@ __all__ = ["SharpnessAware"]
 
 
 class SharpnessAware(ManualGeneralizer):
-    """Steps by gradients taken here and where the loss is about highest nearby.
+    """Finds flat minima by gradients here and at a nearby point where the loss is about highest.
 
-    That is a displacement along the gradient. With several processes both gradients are means
-    over them, so that they do what one process does on the joined batch. (SAM's and GSAM's own
-    code displaces each process by its own gradient.)
+    That point is at a displacement along the gradient. With several processes both gradients are
+    means over the processes. They therefore do what one process does on the joined batch. (SAM's
+    and GSAM's own code displaces each process by its own gradient.)
 
     Example:
         >>> import torch
@@ -64,7 +64,7 @@ class SharpnessAware(ManualGeneralizer):
             displaced: The gradient at the displaced parameters.
 
         Returns:
-            What the optimizer takes for the gradient.
+            The gradient that the optimizer gets.
         """
 
     def displacement(self, norm: Tensor) -> Tensor:

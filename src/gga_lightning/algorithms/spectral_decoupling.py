@@ -11,7 +11,7 @@ __all__ = ["SpectralDecoupling"]
 class SpectralDecoupling(DomainGeneralizer):
     """Minimizes the mean loss and the mean square of the logits.
 
-    Source: Pezeshki et al., NeurIPS 2021, arXiv 2011.09468, equation 25. As DomainBed: the mean
+    Source: Pezeshki et al., NeurIPS 2021, arXiv 2011.09468, equation 25. As in DomainBed: the mean
     is over samples and classes.
 
     Example:

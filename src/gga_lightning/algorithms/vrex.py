@@ -9,10 +9,10 @@ __all__ = ["VREx"]
 
 
 class VREx(AnnealedPenalty):
-    """Minimizes the mean of the domains' losses and their variance.
+    """Minimizes the mean of the domains' losses and the variance of these losses.
 
-    Source: Krueger et al., ICML 2021, arXiv 2003.00688, V-REx. As DomainBed: the variance is that
-    of the population.
+    Source: Krueger et al., ICML 2021, arXiv 2003.00688, V-REx. As in DomainBed: the variance is
+    that of the population.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ class VREx(AnnealedPenalty):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The variance's weight (beta) from ``anneal_steps`` on; 1 before.
-            anneal_steps: How many optimizer steps that takes.
+            anneal_steps: Number of optimizer steps before that.
             optimizer: See :class:`DomainGeneralizer`.
         """
         super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
