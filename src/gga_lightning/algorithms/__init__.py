@@ -1,4 +1,4 @@
-"""Base algorithms: LightningModules that learn from batches of domains. One algorithm a file."""
+"""Base algorithms: LightningModules that learn from batches of domains, one per module."""
 
 from gga_lightning.algorithms.agr_rand import AgrRand
 from gga_lightning.algorithms.agr_sum import AgrSum

@@ -1,4 +1,4 @@
-"""Agr-Rand: sums the domains' gradients, with random numbers where their signs differ."""
+"""Agr-Rand: random gradients where the domains disagree."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ __all__ = ["AgrRand"]
 
 
 class AgrRand(AgrSum):
-    """Sums the domains' gradients where all signs agree, with random numbers elsewhere.
+    """Sums the domains' gradients where all signs agree, and draws random gradients elsewhere.
 
-    A coordinate in which the signs differ gets s times a number drawn from N(0, 1). The scale s is
-    the mean absolute value of the sums over all coordinates of the network in which the signs
-    agree. If there is none, s is 0; the authors' code then makes all weights NaN.
+    A coordinate in which the signs differ, or one gradient is 0, gets s times a number drawn from
+    N(0, 1). Here s is the mean absolute value of the sum over the agreeing coordinates of the whole
+    network. If no coordinate agrees, s is 0 (the authors' code makes all weights NaN then).
 
     The seed of the draw comes from PyTorch's CPU generator, and is the same on all processes.
 
@@ -23,7 +23,7 @@ class AgrRand(AgrSum):
         >>> from lightning.pytorch import Trainer
         >>> from gga_lightning.backbones import MLP
         >>> model = AgrRand(MLP((2,)), num_classes=2)
-        >>> model.trainer = Trainer(fast_dev_run=True, enable_progress_bar=False)
+        >>> model.trainer = Trainer(fast_dev_run=True, accelerator="cpu")
         >>> agreeing = torch.tensor([True, False])
         >>> [filled] = model.fill([torch.tensor([4.0, 0.0])], [agreeing])
         >>> filled[0], filled[1].item() != 0  # the second is drawn at random

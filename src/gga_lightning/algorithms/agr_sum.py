@@ -1,4 +1,4 @@
-"""Agr-Sum: sums the domains' gradients where all signs agree."""
+"""Agr-Sum: the sum of the domains' gradients where all signs agree."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ __all__ = ["AgrSum"]
 
 
 class AgrSum(ManualGeneralizer):
-    """Sums the domains' gradients in the coordinates in which all of them have the same sign.
+    """Sums the domains' gradients in each coordinate where all of them have the same sign.
 
-    A coordinate gets the gradient 0 if the signs differ in it, or if one gradient is 0 there. It
+    A coordinate in which the gradients have different signs, or one is 0, gets the gradient 0. It
     still moves by Adam's momentum and by weight decay; see
     :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself. With D domains
     the gradient is D times that of :class:`gga_lightning.algorithms.ANDMask` with ``tau=1`` before
@@ -32,7 +32,7 @@ class AgrSum(ManualGeneralizer):
     """
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes a step along the summed gradients.
+        """Makes a step.
 
         Args:
             batch: Domain name to (inputs, targets).

@@ -1,4 +1,4 @@
-"""What the algorithms that align the domains' features share."""
+"""Base of the algorithms that align the domains' features."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -21,10 +21,11 @@ __all__ = ["FeatureAlignment"]
 
 
 class FeatureAlignment(DomainGeneralizer, ABC):
-    """Minimizes the mean of the domains' losses and a distance between their features.
+    """Minimizes the mean of the domains' losses and a distance between the domains' features.
 
-    The penalty is the mean distance over the pairs of domains, times ``gamma``. All domains go
-    through the network in one pass. This differs from DomainBed if BatchNorm is in training mode.
+    The penalty is the mean distance over the pairs of domains. All domains go through the network
+    in one pass. DomainBed has one pass per domain, which differs where BatchNorm is in training
+    mode.
 
     Example:
         >>> from gga_lightning.backbones import MLP

@@ -1,4 +1,4 @@
-"""AND-mask: keeps the gradient where the domains agree in sign."""
+"""AND-mask: gradients only where the domains' gradients agree in sign."""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,12 @@ __all__ = ["ANDMask"]
 
 
 class ANDMask(ManualGeneralizer):
-    """Keeps the coordinates of the mean gradient in which the signs of the domains agree.
+    """Masks the mean gradient where the signs of the domains' gradients disagree.
 
-    A coordinate is kept if the absolute mean of the domains' signs is at least ``tau``; all others
-    are set to 0. The gradient of each parameter tensor is then divided by the share of its
-    coordinates that are kept. Coordinates that are set to 0 still move by Adam's momentum and by
-    weight decay, as in the authors' code; see
-    :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself.
+    A coordinate is kept where the absolute mean of the domains' signs is at least ``tau``. Each
+    parameter tensor's gradient is divided by the share of its coordinates that are kept.
+    Coordinates with gradient 0 still move by Adam's momentum and by weight decay, as in the paper's
+    code; see :class:`gga_lightning.GradientAgreementVoting` for a mask on the update itself.
 
     Source: Parascandolo et al., ICLR 2021, arXiv 2009.00329, and its code.
 
@@ -43,7 +42,8 @@ class ANDMask(ManualGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            tau: How far the signs must agree, in [0, 1]; with 1, all must be the same.
+            tau: The smallest absolute mean of the signs with which a coordinate is kept, in [0, 1].
+                With 1, all signs must agree.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -55,7 +55,7 @@ class ANDMask(ManualGeneralizer):
         self.tau = tau
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes a step along the masked gradient.
+        """Makes a step.
 
         Args:
             batch: Domain name to (inputs, targets).

@@ -1,4 +1,4 @@
-"""What the algorithms whose objective changes during training share."""
+"""Bases of the algorithms whose objective changes after some steps."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ __all__ = ["Annealed", "AnnealedPenalty"]
 
 
 class Annealed(DomainGeneralizer):
-    """Changes its objective at a given optimizer step.
+    """Changes the objective after a number of optimizer steps.
 
-    At that step the optimizer's state is cleared, because Adam's averages do not fit the gradient
-    of the new objective. DomainBed makes a new optimizer instead, which checkpoints and learning
-    rate schedules would not know of.
+    At that step the optimizer's state is cleared, because Adam's averages do not fit the jump in
+    the gradient. (DomainBed makes a new optimizer instead. A checkpoint or a schedule would not
+    know of it.)
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -43,7 +43,7 @@ class Annealed(DomainGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            anneal_steps: After how many optimizer steps the objective changes; not negative.
+            anneal_steps: Number of optimizer steps before the objective changes; not negative.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -65,7 +65,7 @@ class Annealed(DomainGeneralizer):
         return self.global_step >= self.anneal_steps
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Clears the optimizer's state, and sets its rate, where the objective changes."""
+        """Clears the optimizer's state and sets its learning rate when the objective changes."""
         if self.global_step in self.change_steps:
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
@@ -83,7 +83,7 @@ class Annealed(DomainGeneralizer):
 
 
 class AnnealedPenalty(Annealed):
-    """Changes the weight of a penalty at a given optimizer step.
+    """Changes the weight of a penalty after a number of optimizer steps.
 
     Example:
         >>> from gga_lightning.algorithms import VREx
@@ -95,7 +95,7 @@ class AnnealedPenalty(Annealed):
     """
 
     weight_before = 1.0
-    """The penalty's weight before that step."""
+    """The penalty's weight before ``anneal_steps``."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class AnnealedPenalty(Annealed):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight from ``anneal_steps`` on.
-            anneal_steps: The optimizer step from which on this weight holds; not negative.
+            anneal_steps: Number of optimizer steps before that; not negative.
             optimizer: See :class:`DomainGeneralizer`.
         """
         super().__init__(featurizer, num_classes, anneal_steps, optimizer=optimizer)

@@ -10,7 +10,7 @@ __all__ = ["Arith"]
 
 
 class Arith(ManualGeneralizer):
-    """Weighs the gradients along a walk over the domains, the earlier ones more.
+    """Moves toward the mean of the points that a walk over the domains visits.
 
     Starting at the parameters theta_0, the walk makes one step of gradient descent for each of the
     D domains, in a random order: theta_k = theta_{k-1} - inner_lr * g_k, with g_k the gradient of
@@ -18,25 +18,31 @@ class Arith(ManualGeneralizer):
 
         sum over k of w_k g_k,    w_k = 2 (D + 1 - k) / (D + 1).
 
-    The weights have mean 1. This gradient is 2 D / (D + 1) times (theta_0 - mean of theta_1, ...,
-    theta_D) / inner_lr. The step is therefore toward the mean of the points of the walk, where
-    Fish goes toward the last point. With one domain it is ERM. The gradient is a sum over the
-    domains, about D times that of ERM. Adam does not depend on such a factor.
+    Earlier gradients have larger weights, and the weights have mean 1. This gradient is 2 D / (D +
+    1) times (theta_0 - mean of theta_1, ..., theta_D) / inner_lr. The step is therefore toward the
+    mean of the points of the walk; Fish goes toward the last point. With one domain it is ERM. The
+    gradient is a sum over the domains, about D times that of ERM. Adam does not depend on such a
+    factor.
 
     Source: Wang, Zhang, Qi & Shi, 2025, arXiv 2503.18987, with a domain for each task (the authors
     combine domains with groups of classes). Their code divides the gradient by the inner learning
     rate, which makes it 100 times as long; Adam hides that as well.
 
     Example:
+        Adam makes one step from the start of the walk, of 0.001 in each coordinate:
+
         >>> from lightning.pytorch import Trainer
+        >>> from torch.utils.data import DataLoader
         >>> from gga_lightning.backbones import MLP
-        >>> from gga_lightning.data import DomainDataModule, Toy
-        >>> model = Arith(MLP((2,)), num_classes=2, inner_lr=0.01)
+        >>> x, y = torch.ones(1, 4), torch.tensor([0])
+        >>> model = Arith(MLP((4,)), num_classes=2, inner_lr=0.01)
+        >>> before = model.classifier.bias.detach().clone()
+        >>> train = DataLoader([{"a": (x, y), "b": (x, y), "c": (x, y)}], batch_size=None)
         >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = Trainer(fast_dev_run=1, **quiet)
-        >>> trainer.fit(model, DomainDataModule(Toy()))
-        >>> trainer.global_step  # the walk over both domains and the step count as one
-        1
+        >>> trainer = Trainer(fast_dev_run=True, accelerator="cpu", **quiet)
+        >>> trainer.fit(model, train, DataLoader([(x, y)], batch_size=None))
+        >>> [round(change, 4) for change in (model.classifier.bias - before).tolist()]
+        [0.001, -0.001]
     """
 
     def __init__(

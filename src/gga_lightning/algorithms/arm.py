@@ -1,4 +1,4 @@
-"""Adaptive risk minimization (ARM): adapts to a domain by a context from its images."""
+"""Adaptive risk minimization (ARM): images with a context from their own domain."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ __all__ = ["ARM"]
 
 
 class ARM(DomainGeneralizer):
-    """Adds a channel to each image that summarizes other images of its domain.
+    """Adds to each image a channel with context that a network computes from other images.
 
-    The images of a domain in a batch are divided into support sets. A small convolutional network,
-    the context network, turns each image into one map of the same size. The mean of these maps
-    over a support set is appended to every image of the set as one more channel. Predictions
-    therefore depend on the other images of the batch. If the number of images is not a multiple of
-    ``support_size``, the last set is smaller.
+    The images of a domain in a batch are divided into support sets. A context network makes one map
+    from each image, and the mean of the maps over the set is added to every image of the set as a
+    channel. Predictions therefore depend on the other images of the batch. A batch whose size is
+    not a multiple of ``support_size`` has one smaller set.
 
     Source: Zhang et al., NeurIPS 2021, arXiv 2007.02931, ARM-CML, with DomainBed's context network.
-    DomainBed uses the batch size as the support size, and one set for the whole batch if that is
-    not divisible by it. Its optimizer is made before the context network and never trains it.
+    DomainBed uses the batch size as the support size, and the whole batch as one set where that
+    does not divide it. It never trains the context network, because its optimizer is created before
+    it.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -73,7 +73,7 @@ class ARM(DomainGeneralizer):
 
     @classmethod
     def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:
-        """Computes the shape of the featurizer's inputs, with one more channel.
+        """Gives the shape of the featurizer's inputs, which have one more channel.
 
         Args:
             input_shape: Shape of one image, ``(channels, height, width)``.
@@ -85,7 +85,7 @@ class ARM(DomainGeneralizer):
         return (channels + 1, *size)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Computes the logits of a batch from one domain.
+        """Computes the logits of a batch of one domain.
 
         Args:
             inputs: Shape ``(N, channels, height, width)``.

@@ -1,4 +1,4 @@
-"""What all base algorithms share: featurizer and classifier, domain loss, evaluation."""
+"""Base of all algorithms: featurizer and classifier, domain loss, evaluation."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,22 +42,21 @@ def pool(batch: Batch) -> DomainBatch:
         All inputs and all targets.
 
     Example:
-        >>> domain = torch.zeros(2, 5), torch.tensor([0, 1])
-        >>> pool({"photo": domain, "sketch": domain})[1]
-        tensor([0, 1, 0, 1])
+        >>> pool({"a": (torch.ones(1), torch.ones(1)), "b": (torch.zeros(1), torch.zeros(1))})
+        (tensor([1., 0.]), tensor([1., 0.]))
     """
     inputs, targets = zip(*batch.values(), strict=True)
     return torch.cat(inputs), torch.cat(targets)
 
 
 def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int = 1) -> None:
-    """Checks that a batch has what an algorithm needs.
+    """Checks that a batch has as many domains and samples as an algorithm needs.
 
     Args:
         batch: Domain name to (inputs, targets).
         name: The algorithm's name, for the message.
-        domains: How many domains it needs at least.
-        samples: How many samples of each it needs at least.
+        domains: Smallest number of domains.
+        samples: Smallest number of samples of each domain.
 
     Raises:
         MisconfigurationException: If it has fewer.
@@ -78,13 +77,13 @@ def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int =
 
 
 class DomainGeneralizer(LightningModule):
-    """The base class of all algorithms: a classifier that trains on several domains at once.
+    """Trains a classifier on several domains at once, and evaluates it on each domain.
 
-    A subclass overrides :meth:`objective`, which is the mean loss here. It trains on batches
-    ``{domain: (inputs, targets)}`` and is evaluated on dataloaders named ``"<part>/<domain>"``, as
-    :class:`gga_lightning.data.DomainDataModule` makes them: each logs ``<part>/<domain>/acc`` and
-    ``<part>/<domain>/loss``, and each part their means over its domains, ``val/acc`` above all
-    (training-domain validation).
+    A subclass overrides :meth:`objective`, the loss that the training minimizes; by default it is
+    the plain risk. Training batches are ``{domain: (inputs, targets)}``. Evaluation dataloaders are
+    named ``"<part>/<domain>"``, as :class:`gga_lightning.data.DomainDataModule` makes them. Each
+    logs ``<part>/<domain>/acc`` and ``<part>/<domain>/loss``, and each part logs their means over
+    its domains. The most important of these is ``val/acc`` (training-domain validation).
 
     Attributes:
         featurizer: From inputs to features.
@@ -98,13 +97,11 @@ class DomainGeneralizer(LightningModule):
 
     Example:
         >>> from gga_lightning.backbones import MLP
-        >>> class WorstDomain(DomainGeneralizer):  # minimizes the highest of the domains' losses
+        >>> class WorstDomain(DomainGeneralizer):
         ...     def objective(self, batch):
         ...         return self.domain_losses(batch).max()
-        >>> model = WorstDomain(MLP((2,)), num_classes=2)
-        >>> domain = torch.eye(2), torch.tensor([0, 1])
-        >>> model.objective({"photo": domain}).equal(model.domain_loss(domain))
-        True
+        >>> WorstDomain(MLP((4,)), num_classes=2)(torch.ones(3, 4)).shape
+        torch.Size([3, 2])
     """
 
     def __init__(
@@ -144,7 +141,7 @@ class DomainGeneralizer(LightningModule):
 
     @classmethod
     def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:
-        """Computes the shape of the featurizer's inputs, from that of the model's inputs.
+        """Gives the shape of the featurizer's inputs, which differs from the model's for ARM.
 
         Args:
             input_shape: Shape of one input.
@@ -179,8 +176,9 @@ class DomainGeneralizer(LightningModule):
     def predict(self, images: Any, *, batch_size: int = 64) -> Prediction | list[Prediction]:
         """Predicts the class of one image, or of each image of a collection.
 
-        The model predicts in evaluation mode, without gradients, on its own device; its modes are
-        unchanged afterwards. Only one batch of a collection is in memory at a time.
+        The model predicts in evaluation mode, without gradients, on its own device. The modes of
+        all its modules are the same afterwards. Of a collection, only one batch of images is in
+        memory at a time.
 
         Args:
             images: One image: a file's path, a file's content as bytes, a PIL image of any mode,
@@ -213,7 +211,7 @@ class DomainGeneralizer(LightningModule):
         return predict(self, images, batch_size)
 
     def domain_loss(self, domain_batch: DomainBatch) -> Tensor:
-        """Computes the risk of a domain, whose gradients the callbacks compare.
+        """Computes a domain's risk, what the gradient callbacks compare between domains.
 
         Args:
             domain_batch: Inputs and integer targets of one domain.
@@ -249,10 +247,10 @@ class DomainGeneralizer(LightningModule):
         return torch.stack([functional.cross_entropy(z, targets) for z, (_, targets) in pairs])
 
     def mean_over_processes(self, tensor: Tensor) -> Tensor:
-        """Averages a tensor over the processes.
+        """Averages what each process found on its own samples.
 
         Args:
-            tensor: The value on this process.
+            tensor: This process's.
 
         Returns:
             The mean, without a graph; the tensor itself with a single process.
@@ -272,7 +270,7 @@ class DomainGeneralizer(LightningModule):
         return self._optimizer([{"params": list(self.parameters())}])
 
     def _optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """Makes the optimizer; what is the featurizer's learns at ``lr_factor`` times the rate."""
+        """Makes the optimizer; the featurizer learns at ``lr_factor`` times the learning rate."""
         factor = getattr(self.featurizer, "lr_factor", 1.0)
         if factor == 1.0:
             return self.make_optimizer(groups[0]["params"] if len(groups) == 1 else groups)

@@ -15,8 +15,8 @@ class CAD(ContrastiveBottleneck):
 
     The candidates of a sample are all other samples of the batch; see
     :class:`gga_lightning.algorithms.contrastive_bottleneck.ContrastiveBottleneck` for the term and
-    the source. The term of CAD does not need the classes. DomainBed nevertheless leaves out the
-    samples whose class occurs only once in the batch, which is ``anchors="repeated"``.
+    the source. CAD does not need classes for it. DomainBed leaves out the samples whose class does
+    not occur again in the batch, which is ``anchors="repeated"``.
 
     Example:
         >>> import torch

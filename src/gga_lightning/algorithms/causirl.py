@@ -1,4 +1,4 @@
-"""What the two forms of CausIRL share: two groups of samples, cut at random from all domains."""
+"""Base of the two forms of CausIRL: two groups of samples, cut at random from all domains."""
 
 from abc import ABC
 from collections.abc import Sequence

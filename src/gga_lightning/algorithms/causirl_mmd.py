@@ -10,8 +10,8 @@ class CausIRLMMD(CausIRL, MMD):
     """Aligns the feature distributions of two random groups of samples from all domains.
 
     See :class:`gga_lightning.algorithms.causirl.CausIRL` for the groups and the source, and
-    :class:`MMD` for the distance. This estimate is biased: it is positive even for two groups of
-    samples from the same distribution.
+    :class:`MMD` for the distance. It is the biased estimate, which is positive for two samples of
+    one distribution.
 
     Example:
         >>> import torch

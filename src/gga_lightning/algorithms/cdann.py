@@ -9,16 +9,16 @@ __all__ = ["CDANN"]
 
 
 class CDANN(Adversarial):
-    """Learns features from which a discriminator that knows the class cannot predict the domain.
+    """Learns features from which a discriminator that knows the class cannot tell the domain.
 
-    A trained embedding of the class is added to the features that the discriminator sees. Each
-    class of the batch has the same weight in the discriminator's loss.
+    An embedding of the class is added to the features that the discriminator sees, and each class
+    of the batch has the same weight in its loss.
 
     See :class:`gga_lightning.algorithms.adversarial.Adversarial` for the two schemes.
 
-    Source: Li et al., ECCV 2018, in the form of DomainBed: the embedding replaces the paper's
-    discriminators, one for each class. DomainBed divides the loss by the highest label in the
-    batch plus one; we divide by the number of classes in the batch.
+    Source: Li et al., ECCV 2018, in DomainBed's form, with the embedding in place of one
+    discriminator per class. DomainBed divides the loss by the highest label in the batch plus one.
+    We divide by the number of classes in the batch.
 
     Example:
         >>> import torch

@@ -11,7 +11,7 @@ class CondCAD(ContrastiveBottleneck):
     """Mixes the domains' features within each class by a contrastive term.
 
     The candidates of a sample are the other samples of its class. The samples that take part are
-    those whose class occurs in another domain of the batch; with many classes and small batches
+    those whose class occurs in another domain of the batch. With many classes and small batches
     they are few. See
     :class:`gga_lightning.algorithms.contrastive_bottleneck.ContrastiveBottleneck` for the term and
     the source.

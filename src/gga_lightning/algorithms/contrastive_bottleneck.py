@@ -1,4 +1,4 @@
-"""What CAD and CondCAD share: a contrastive term that mixes the domains' samples."""
+"""Base of CAD and CondCAD: a contrastive term that mixes the domains' samples."""
 
 from abc import ABC, abstractmethod
 
@@ -21,7 +21,7 @@ _BASE_TEMPERATURE = 0.07
 
 
 class ContrastiveBottleneck(DomainGeneralizer, ABC):
-    """Minimizes the mean loss and a contrastive term that is small if the domains are mixed.
+    """Minimizes the mean loss and a contrastive term that is small where domains are mixed.
 
     With z_i the features of sample i, T the temperature and s_ij = z_i . z_j / T, the term of
     sample i is
@@ -30,7 +30,7 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
 
     The candidates K_i are other samples of the batch, and P_i are those candidates that come from
     another domain than i. The penalty is the mean over the samples that take part.
-    Features are not normalized by default. With long features the sums have nearly one term.
+    Features are not normalized by default. If they are long, the sums have nearly one term.
 
     Source: Ruan, Dubois & Maddison, ICLR 2022, arXiv 2201.00057, its domain bottleneck, in the form
     of DomainBed with ``is_flipped=True`` (the only one in DomainBed's searches). DomainBed's other

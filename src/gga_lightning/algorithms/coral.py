@@ -9,14 +9,13 @@ __all__ = ["CORAL"]
 
 
 class CORAL(FeatureAlignment):
-    """Aligns the means and the covariances of the domains' features.
+    """Aligns the means and covariances of the domains' features.
 
-    The distance of two domains is the mean squared difference between their mean features, plus
-    the mean squared difference between their covariance matrices (unbiased estimates).
+    The distance of two domains is the mean squared difference of their mean features plus that
+    of their (unbiased) covariance matrices.
 
-    Source: Sun & Saenko, ECCV 2016 workshops, arXiv 1607.01719, in the form of DomainBed. The paper
-    uses the covariances alone, and sums the squares with a factor of 1 / (4 F^2), where F is the
-    number of features.
+    Source: Sun & Saenko, ECCV 2016 workshops, arXiv 1607.01719, in DomainBed's form: the paper
+    has the covariances alone, with a factor 1 / (4 F^2) on the summed squares.
 
     Example:
         >>> from gga_lightning.backbones import MLP

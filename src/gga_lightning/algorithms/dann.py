@@ -6,14 +6,13 @@ __all__ = ["DANN"]
 
 
 class DANN(Adversarial):
-    """Learns features from which a discriminator cannot predict the domain.
+    """Learns features from which a discriminator cannot tell the domain.
 
     See :class:`gga_lightning.algorithms.adversarial.Adversarial` for the two schemes.
 
-    Source: Ganin et al., JMLR 2016, arXiv 1505.07818. As in DomainBed, the discriminator tells
-    several source domains apart, and no target domain is used; DomainBed's form is
-    ``scheme="alternating"``. The code of SWAD and GGA takes the gradient penalty of a sum over
-    classes, which is wrong.
+    Source: Ganin et al., JMLR 2016, arXiv 1505.07818; with several source domains, and no target,
+    as in DomainBed, whose form is ``scheme="alternating"``. SWAD's and GGA's code has the gradient
+    penalty wrong (of a sum over classes).
 
     Example:
         >>> import torch

@@ -14,26 +14,29 @@ _GRID = 1024
 
 
 class EQRM(Annealed):
-    """Minimizes a high quantile of the distribution of the domains' risks.
+    """Minimizes a high quantile of the domains' risks, after some steps on their mean.
 
-    The first ``burnin_steps`` steps minimize the mean of the risks. After them, the objective is
-    the ``quantile``-quantile of a kernel density estimate. This estimate is the mean of D
-    Gaussians, one centered at each domain's risk, of standard deviation 1.06 * s * D^(-1/5). D is
-    the number of domains, and s the standard deviation of their risks.
+    The quantile is that of a kernel density estimate from the domains' losses, with Gaussians of
+    width 1.06 * deviation * D^(-1/5) for D domains.
 
-    Source: Eastwood et al., NeurIPS 2022, arXiv 2207.09944, Algorithm 1. The authors' code, which
-    DomainBed uses too, finds the quantile by bisection and differentiates through the bisection.
-    Gradients then reach only the ends of its first interval: the lowest risk, the highest risk and
-    the width. This is ``gradient="endpoints"``, with which the published numbers were made. The
-    default here differentiates the quantile itself. In DomainBed's random search the learning rate
-    never changes. All domains go through the network in one pass.
+    Source: Eastwood et al., NeurIPS 2022, arXiv 2207.09944, Algorithm 1. The paper's code, which is
+    DomainBed's, finds the quantile by bisection and differentiates through it. Only the ends of the
+    interval then get a gradient: the lowest and the highest risk, and the width
+    (``gradient="endpoints"``, from which the published numbers come). We differentiate the
+    quantile itself. In DomainBed's random search the learning rate never changes. All domains go
+    through the network in one pass.
 
     Example:
+        The median of two risks is their mean, and higher quantiles lie above it:
+
         >>> from gga_lightning.backbones import MLP
-        >>> model = EQRM(MLP((2,)), num_classes=2, quantile=0.9, burnin_steps=0)
-        >>> y = torch.tensor([0, 1, 0, 1])
-        >>> batch = {"photo": (torch.randn(4, 2), y), "sketch": (torch.randn(4, 2), y)}
-        >>> (model.objective(batch) > model.domain_losses(batch).mean()).item()
+        >>> logits = torch.tensor([[3.0, 1.0]])
+        >>> batch = {"a": (logits, torch.tensor([0])), "b": (logits, torch.tensor([1]))}
+        >>> for quantile in (0.5, 0.9):
+        ...     model = EQRM(MLP((2,)), num_classes=2, quantile=quantile, burnin_steps=0)
+        ...     model.forward = lambda logits: logits
+        ...     bool(model.objective(batch) > model.domain_losses(batch).mean() + 1e-3)
+        False
         True
     """
 
@@ -54,8 +57,8 @@ class EQRM(Annealed):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             quantile: Which quantile of the risks is minimized (alpha), in (0, 1).
-            burnin_steps: For how many optimizer steps the mean is minimized.
-            lr_after: The learning rate afterwards; the same if None.
+            burnin_steps: Number of optimizer steps that minimize the mean.
+            lr_after: The learning rate afterwards; unchanged if None.
             gradient: ``"exact"`` or ``"endpoints"``, see above.
             optimizer: See :class:`DomainGeneralizer`.
 
@@ -72,7 +75,7 @@ class EQRM(Annealed):
         self.gradient = gradient
 
     def objective(self, batch: Batch) -> Tensor:
-        """Computes the mean of the domains' losses, after the burn-in their quantile.
+        """Computes the quantile of the domains' losses, or their mean in the first steps.
 
         Args:
             batch: Domain name to (inputs, targets).

@@ -1,4 +1,4 @@
-"""Fish: matches the domains' gradients by sequential steps on the domains."""
+"""Fish: gradient matching by steps from domain to domain."""
 
 import torch
 from torch import Tensor, nn
@@ -10,31 +10,32 @@ __all__ = ["Fish"]
 
 
 class Fish(ManualGeneralizer):
-    """Trains on the domains one after the other, and keeps a share of the resulting move.
+    """Matches the domains' gradients by a walk over the domains, of which it keeps a part.
 
-    An update starts at the parameters theta. The optimizer makes one step on each domain, in a
-    random order, and reaches theta'. The update then ends at
+    The optimizer makes one step for each domain, in a random order that is drawn anew for each
+    batch. The update ends at theta_0 + meta_lr * (theta_D - theta_0), with theta_0 the parameters
+    before the walk and theta_D those after it. To second order, this raises the inner products
+    between the domains' gradients. The trainer counts the whole update as one step, and callbacks
+    that change gradients (GGA-L) see the last domain's.
 
-        theta + meta_lr * (theta' - theta).
-
-    To second order in the step size, this raises the inner products between the domains'
-    gradients. The trainer counts the whole update as one step. Callbacks that change gradients
-    (GGA-L) see the gradient of the last domain.
-
-    Source: Shi et al., ICLR 2022, arXiv 2104.09937, Algorithm 1. The inner steps use the user's
-    optimizer. DomainBed keeps the domains in a fixed order, and also interpolates the running
-    statistics of normalization layers.
+    Source: Shi et al., ICLR 2022, arXiv 2104.09937, Algorithm 1, with the user's optimizer for the
+    walk. DomainBed keeps a fixed order of the domains and interpolates running statistics too.
 
     Example:
+        Adam makes two steps of about 0.001 on equal domains, of which Fish keeps half:
+
         >>> from lightning.pytorch import Trainer
+        >>> from torch.utils.data import DataLoader
         >>> from gga_lightning.backbones import MLP
-        >>> from gga_lightning.data import DomainDataModule, Toy
-        >>> model = Fish(MLP((2,)), num_classes=2, meta_lr=0.5)
+        >>> x, y = torch.ones(1, 4), torch.tensor([0])
+        >>> model = Fish(MLP((4,)), num_classes=2, meta_lr=0.5)
+        >>> before = model.classifier.bias.detach().clone()
+        >>> train = DataLoader([{"a": (x, y), "b": (x, y)}], batch_size=None)
         >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = Trainer(fast_dev_run=1, **quiet)
-        >>> trainer.fit(model, DomainDataModule(Toy()))
-        >>> trainer.global_step  # the steps on both domains count as one
-        1
+        >>> trainer = Trainer(fast_dev_run=True, accelerator="cpu", **quiet)
+        >>> trainer.fit(model, train, DataLoader([(x, y)], batch_size=None))
+        >>> [round(change, 4) for change in (model.classifier.bias - before).tolist()]
+        [0.001, -0.001]
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Fish(ManualGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            meta_lr: The share of the move that is kept, in (0, 1].
+            meta_lr: The part of the walk that is kept, in (0, 1].
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -62,7 +63,7 @@ class Fish(ManualGeneralizer):
         self.meta_lr = meta_lr
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes a step on each domain, and keeps a share of the whole move.
+        """Walks over the domains, and keeps a part of the walk.
 
         Args:
             batch: Domain name to (inputs, targets).

@@ -1,4 +1,4 @@
-"""Fishr: aligns the variances of the domains' gradients."""
+"""Fishr: matching of the domains' gradient variances."""
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +11,19 @@ __all__ = ["Fishr"]
 
 
 class Fishr(AnnealedPenalty):
-    """Penalizes differences between the domains' variances of the classifier's gradients.
+    """Matches the variances of the classifier's gradients between the domains.
 
-    Let g_i be the gradient of the loss of sample i with respect to the classifier's weights and
-    biases. For each domain e, v_e is the variance of g_i over the samples of the domain, coordinate
-    by coordinate, as an exponential average over the steps. The penalty is the mean squared
-    difference between v_e and the mean of all domains' variances. From ``anneal_steps`` on, it has
-    the weight ``penalty_weight``. The averages are saved with the weights of the network.
+    For each coordinate of the classifier's parameters, v_e is the variance over the samples of
+    domain e of the gradient of a sample's loss. Its exponential average over the steps is saved
+    with the weights. The penalty is the mean squared distance of these averages from their mean
+    over the domains.
 
-    The gradient of a sample with the features z is (p - y) z^T, where p are the predicted
-    probabilities and y is the one-hot target. Therefore all g_i are computed without a backward
-    pass for each sample. With several processes, the averages are means over them.
+    With p - y the derivative of a sample's loss in the logits and z its features, the gradient is
+    (p - y) z^T. Therefore no gradient needs to be computed sample by sample. Averages are means
+    over the processes.
 
-    Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934, in the form of DomainBed. As there,
-    the average starts at zero and is divided by 1 - ``ema``.
+    Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934. As in DomainBed, also in that the
+    average starts at zero and is divided by 1 - ``ema``.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -55,8 +54,8 @@ class Fishr(AnnealedPenalty):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 0 before.
-            anneal_steps: The optimizer step from which on there is a penalty; not negative.
-            ema: The decay of the averages, in [0, 1).
+            anneal_steps: Number of optimizer steps before that.
+            ema: The averages' decay, in [0, 1).
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

@@ -9,27 +9,29 @@ __all__ = ["GroupDRO"]
 
 
 class GroupDRO(DomainGeneralizer):
-    """Minimizes a weighted mean of the domains' losses that emphasizes the worst domains.
+    """Minimizes a mean of the domains' losses that gives domains with a high loss more weight.
 
-    At each step the weight of a domain is multiplied by exp(eta * L), where L is the domain's mean
-    cross-entropy. The weights are then normalized to sum to 1. If domains are missing from a
-    batch, the loss normalizes over those that are present. The weights are kept by the domains'
-    names and saved with the weights of the network. With several processes, L is the mean over
-    the processes.
+    At each step a domain's weight is multiplied by exp(eta * its loss), and the weights are
+    normalized to sum to 1 (over the domains of a batch, where some are missing). They are kept by
+    the domains' names and saved with the weights of the network. With several processes they follow
+    the mean of the losses over the processes.
 
-    Source: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1, in the form of DomainBed since
-    2021. SWAD and the paper's code divide the loss by the number of domains. All domains go
-    through the network in one pass. This differs from these if BatchNorm is in training mode.
+    Source: Sagawa et al., ICLR 2020, arXiv 1911.08731, Algorithm 1. As in DomainBed since 2021;
+    SWAD and the paper's code divide the loss by the number of domains. All domains go through the
+    network in one pass, which differs from theirs where BatchNorm is in training mode.
 
     Example:
+        The true classes have probabilities 3/4 and 1/4. With eta = 1, the weights are then in the
+        ratio of 4/3 to 4:
+
         >>> from gga_lightning.backbones import MLP
         >>> model = GroupDRO(MLP((2,)), num_classes=2, eta=1.0)
-        >>> y = torch.tensor([0, 1, 0, 1])
-        >>> batch = {"photo": (torch.randn(4, 2), y), "sketch": (torch.randn(4, 2), y)}
-        >>> (model.objective(batch) > model.domain_losses(batch).mean()).item()
-        True
-        >>> round(sum(weight.item() for weight in model.weights.values()), 4)
-        1.0
+        >>> model.forward = lambda logits: logits
+        >>> logits = torch.tensor([[3.0, 1.0]]).log()
+        >>> batch = {"a": (logits, torch.tensor([0])), "b": (logits, torch.tensor([1]))}
+        >>> _ = model.objective(batch)
+        >>> {name: round(float(weight), 2) for name, weight in model.weights.items()}
+        {'a': 0.25, 'b': 0.75}
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class GroupDRO(DomainGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            eta: The step size of the weights; not negative.
+            eta: The weights' step size; not negative.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

@@ -10,17 +10,13 @@ __all__ = ["GSAM"]
 
 
 class GSAM(SharpnessAware):
-    """Adds to SAM a term that reduces the gap between the loss and its highest value nearby.
+    """Minimizes the loss like SAM, and the gap between the loss and its highest value nearby.
 
-    Let theta be the parameters, g the gradient of the loss at theta, and g' the gradient at
-    theta + rho * g / ||g||. The step uses the gradient
+    Let g be the gradient at the parameters theta, and g' that at theta + rho g / ||g||. The
+    optimizer steps by g' - alpha * (g minus the projection of g onto g').
 
-        g' - alpha * (g - (g . g' / ||g'||^2) g'),
-
-    where the part in parentheses is the component of g that is orthogonal to g'.
-
-    Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. The code
-    of the GGA paper always uses rho = 0.05, whatever the setting.
+    Source: Zhuang et al., ICLR 2022, arXiv 2203.08065, Algorithm 1, with a constant rho. GGA's
+    code fixes rho at 0.05 and ignores the setting.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -45,7 +41,7 @@ class GSAM(SharpnessAware):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             rho: The displacement's length; positive.
-            alpha: The weight of the orthogonal component; not negative.
+            alpha: The weight of the orthogonal part; not negative.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -57,7 +53,7 @@ class GSAM(SharpnessAware):
         self.alpha = alpha
 
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
-        """Combines the two gradients; see :class:`SharpnessAware`."""
+        """Makes the direction of the step; see :class:`SharpnessAware`."""
         along = _inner(gradient, displaced) / (_inner(displaced, displaced) + 1e-12)
         return [
             new - self.alpha * (old - along * new)

@@ -13,7 +13,7 @@ __all__ = ["IBERM"]
 
 
 class IBERM(AnnealedPenalty):
-    """Minimizes the mean of the domains' losses and the variance of the features.
+    """Minimizes the mean of the domains' losses and the variance of the features in each domain.
 
     The penalty is the variance of a feature over the samples of a domain (divided by N_e - 1),
     averaged over the features and the domains. Low variance stands for low entropy: the network

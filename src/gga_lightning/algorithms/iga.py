@@ -15,14 +15,13 @@ __all__ = ["IGA"]
 
 
 class IGA(DomainGeneralizer):
-    """Minimizes the mean of the domains' losses and the differences between their gradients.
+    """Minimizes the mean of the domains' losses and the spread of their gradients.
 
-    With g_e the gradient of the mean cross-entropy of domain e, the penalty is the sum over the
-    domains of ||g_e - mean(g)||^2, where mean(g), the mean gradient, is held constant. A step
-    differentiates through the gradients. It needs a double backward pass over the whole network,
-    and the memory for it.
+    The penalty is the sum over the domains of the squared distance of their gradient to the mean
+    gradient, which is held constant. It is differentiated through the gradients. A step therefore
+    needs a double backward pass over the whole network, and the memory for it.
 
-    Source: Koyama & Yamaguchi, 2020, arXiv 2008.01883, in the form of DomainBed.
+    Source: Koyama & Yamaguchi, 2020, arXiv 2008.01883, in DomainBed's form.
 
     Example:
         >>> from gga_lightning.backbones import MLP

@@ -11,27 +11,25 @@ __all__ = ["IRM", "scale_penalty"]
 
 
 class IRM(AnnealedPenalty):
-    """Penalizes a classifier whose logits should be scaled differently in each domain (IRMv1).
+    """Penalizes the squared gradient of each domain's risk in a scalar multiplier of the logits.
 
-    With L_e(s) the mean cross-entropy of domain e when all logits are multiplied by s, the
-    objective is the mean over the domains e of
+    The penalty (IRMv1) of a domain is 0 where no multiplier would lower its risk. The squared
+    gradient is estimated without bias, as the product of the gradients on the domain's even and its
+    odd samples. The estimate is therefore sometimes negative.
 
-        L_e(1) + penalty_weight * (dL_e/ds at s = 1)^2.
-
-    The squared derivative is estimated without bias: it is the product of the derivative on the
-    samples with even index and the derivative on those with odd index. The estimate can be
-    negative. Before ``anneal_steps`` the weight of the penalty is 1.
-
-    Source: Arjovsky et al., 2019, arXiv 1907.02893, in the form of DomainBed. The authors' code
-    also divides the loss by the penalty's weight if that is above 1.
+    Source: Arjovsky et al., 2019, arXiv 1907.02893. As in DomainBed; the original code divides the
+    loss by the penalty's weight where that is above 1.
 
     Example:
-        >>> from gga_lightning.backbones import MLP
-        >>> model = IRM(MLP((2,)), num_classes=2, penalty_weight=100.0, anneal_steps=0)
-        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
-        >>> penalty = scale_penalty(model(x), y)
-        >>> expected = model.domain_loss((x, y)) + 100 * penalty
-        >>> model.objective({"photo": (x, y)}).isclose(expected).item()
+        The penalty is 0 for calibrated logits, and positive for logits that are twice as large.
+        Here class 0 has probability 3/4, and is the class of three samples in four:
+
+        >>> from gga_lightning.algorithms.irm import scale_penalty
+        >>> logits = torch.tensor([[3.0, 1.0]]).log().repeat(8, 1)
+        >>> targets = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
+        >>> bool(scale_penalty(logits, targets).abs() < 1e-6)
+        True
+        >>> bool(scale_penalty(2 * logits, targets) > 0.01)
         True
     """
 
@@ -50,7 +48,7 @@ class IRM(AnnealedPenalty):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 1 before.
-            anneal_steps: The optimizer step from which on the weight holds; not negative.
+            anneal_steps: Number of optimizer steps before that.
             optimizer: See :class:`DomainGeneralizer`.
         """
         super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
@@ -73,14 +71,14 @@ class IRM(AnnealedPenalty):
 
 
 def scale_penalty(logits: Tensor, targets: Tensor) -> Tensor:
-    """Estimates the squared derivative of a domain's loss in a multiplier of the logits.
+    """Estimates the squared gradient of a domain's loss in a scalar multiplier of the logits.
 
     Args:
         logits: Shape ``(N, num_classes)``, N at least 2.
         targets: The classes, shape ``(N,)``.
 
     Returns:
-        The product of the derivatives on even and on odd samples, a scalar.
+        The product of the gradients on even and on odd samples, a scalar.
     """
     return _slope(logits[::2], targets[::2]) * _slope(logits[1::2], targets[1::2])
 

@@ -1,4 +1,4 @@
-"""Jacobian descent: multi-objective optimization (PCGrad, CAGrad, MGDA, UPGrad, ...)."""
+"""Jacobian descent: the domains as several objectives (PCGrad, CAGrad, MGDA, UPGrad, ...)."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,10 @@ __all__ = ["JacobianDescent"]
 
 
 class JacobianDescent(ManualGeneralizer):
-    """Treats the domains' losses as several objectives and aggregates their gradients.
+    """Combines the domains' gradients so that a step for one domain does not undo that for another.
 
-    The domains' gradients are the rows of a Jacobian matrix. An aggregator of TorchJD turns it into
-    one vector, which the optimizer uses as its gradient. Aggregators such as UPGrad choose it so
-    that, to first order, it raises no domain's loss. TorchJD comes with the extra ``jacobian``.
+    The domains' gradients are the rows of a Jacobian, of which an aggregator of TorchJD makes one
+    vector. The aggregators of TorchJD need the extra ``jacobian``.
 
     Source: Quinton & Rey, arXiv 2406.16232 (Jacobian descent, UPGrad), and TorchJD's documentation
     for the other aggregators' papers. Sener & Koltun, NeurIPS 2018 (MGDA); Yu et al., NeurIPS

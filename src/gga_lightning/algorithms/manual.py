@@ -1,4 +1,4 @@
-"""What the algorithms that compute gradients or make steps by themselves share."""
+"""Base of the algorithms that compute gradients, or make steps, by themselves."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -17,17 +17,17 @@ __all__ = ["ManualGeneralizer"]
 
 
 class ManualGeneralizer(DomainGeneralizer, ABC):
-    """Trains by :meth:`update` instead of minimizing :meth:`objective`.
+    """Trains by the steps that :meth:`update` makes, instead of minimizing :meth:`objective`.
 
-    There is one optimizer, and each update counts as one step, whatever it does. The trainer's
-    steps, the windows of callbacks and checkpoints therefore have their usual meaning. If an
-    optimizer step has gradients for some parameters only, the other parameters and their part of
-    the optimizer's state are unchanged.
+    There is one optimizer, and the trainer counts every update as one step, whatever it does.
+    Callbacks' windows and checkpoints therefore mean the same as with other algorithms. If only
+    some of the parameters get a gradient, the others and their part of the optimizer's state stay
+    unchanged, as if each had its own optimizer.
 
-    Gradients are averaged over the processes before they are used, so that several processes do
-    what one does on the joined batch. Lightning refuses gradient accumulation and clipping for
-    manual optimization. Float16 raises an error as well, because its loss scaling supports only one
-    gradient a step.
+    Gradients are averaged over the processes before the update uses them. Several processes
+    therefore do what one process does on the joined batch. Lightning refuses gradient accumulation
+    and clipping here. :meth:`setup` refuses float16, because its loss scaling expects one gradient
+    per step.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -99,7 +99,7 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
             params: The parameters to differentiate with respect to; all trained ones if None.
 
         Returns:
-            A tensor for each of them, the mean over the processes.
+            The gradient in each of these parameters, averaged over the processes.
         """
         params = self.trained if params is None else params
         found = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
@@ -151,14 +151,14 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
     def displaced(
         self, direction: Sequence[Tensor], length: Tensor | float
     ) -> Generator[None, None, None]:
-        """Moves the trained parameters while the body of the ``with`` statement runs.
+        """Displaces the trained parameters while the body of the ``with`` statement runs.
 
-        Running statistics of normalization layers belong to the original parameters, and are not
-        updated in the meantime.
+        Running statistics of normalization layers, which belong to the parameters, are not
+        updated meanwhile.
 
         Args:
-            direction: A tensor for each of them.
-            length: What it is multiplied by.
+            direction: A tensor for each trained parameter.
+            length: Factor on the direction.
 
         Yields:
             Nothing.
@@ -183,13 +183,13 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
                     param.copy_(value)
 
     def from_first_process(self, drawn: Tensor) -> Tensor:
-        """Replaces random numbers by those of the first process.
+        """Gives all processes the random numbers of the first process.
 
         Args:
-            drawn: What this process has drawn, a tensor on the CPU.
+            drawn: This process's random numbers, a tensor on the CPU.
 
         Returns:
-            What the first process has drawn.
+            The first process's random numbers.
         """
         if self.trainer.world_size == 1:
             return drawn

@@ -71,7 +71,7 @@ class MIRO(DomainGeneralizer):
                 outputs have the channels in dimension 1 if they have four dimensions, else in the
                 last one. Default: all of its ``stages``, and the max pooling before them in a
                 ResNet; without stages the ``blocks`` of a network of timm.
-            variance_lr_factor: What the learning rate is multiplied by for the variances; positive.
+            variance_lr_factor: Factor on the learning rate for the variances; positive.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

@@ -17,15 +17,14 @@ __all__ = ["Mixup"]
 
 
 class Mixup(DomainGeneralizer):
-    """Trains on weighted means of samples from two domains.
+    """Trains on mixtures of samples of two domains.
 
-    The domains are put in a circle in random order, and each is paired with its neighbour. The
-    inputs x and x' of a pair are mixed to l * x + (1 - l) * x', with one l ~ Beta(alpha, alpha) for
-    each pair of domains. The losses of both targets are mixed with the same weights. If one domain
-    has more samples than the other, the excess samples are left out.
+    The domains are put in a circle at random, and each is mixed with the next: l x + (1 - l) x',
+    with one l ~ Beta(alpha, alpha) per pair. The losses of both targets are mixed with the same l.
+    Where one domain has more samples than the other, the rest is left out.
 
-    Source: Yan et al., 2020, arXiv 2001.00677, and Xu et al., AAAI 2020, arXiv 1912.01805, in the
-    form of DomainBed. All pairs go through the network in one pass.
+    Source: Yan et al., 2020, arXiv 2001.00677, and Xu et al., AAAI 2020, arXiv 1912.01805, in
+    DomainBed's form. All pairs go through the network in one pass.
 
     Example:
         >>> from gga_lightning.backbones import MLP

@@ -15,35 +15,37 @@ __all__ = ["MLDG"]
 
 
 class MLDG(ManualGeneralizer):
-    """Prefers steps on some domains that also lower the loss of other domains.
+    """Steps on some domains so that the loss of other domains falls too (meta-learning).
 
     At each step the domains are divided at random into meta-train and meta-test domains. Let F be
-    the mean loss of the meta-train domains and G that of the meta-test domains. An inner step
-    moves the parameters theta to theta' = theta - inner_lr * grad F(theta). The optimizer's step at
-    theta then uses the gradient
+    the mean loss of the meta-train domains, and G that of the meta-test domains. The optimizer
+    steps by the gradient
 
-        grad F(theta) + beta * grad G(theta').
+        grad F(theta) + beta * grad G(theta - inner_lr * grad F(theta)).
 
-    This is the first-order form: the derivative of theta' in theta, which contains a Hessian, is
-    left out, as in DomainBed.
-
-    Source: Li et al., AAAI 2018, arXiv 1710.03463, Algorithm 1. DomainBed and the code based on
-    it use pairs of domains (``split="pairs"``), with which the published numbers were made. The
-    domains are put in a circle in random order. Each domain is the meta-train domain of one pair,
-    whose meta-test domain is the next one in the circle. Gradients are averaged over the pairs. The
-    current version of DomainBed forms fewer pairs, and none with two domains. Their inner step is
-    ``inner="adam"``, with weight decay, which we leave out. They cut both domains of a pair to the
-    size of the smaller one.
+    Source: Li et al., AAAI 2018, arXiv 1710.03463, Algorithm 1, to first order, as in DomainBed and
+    the code derived from it: the inner step's own derivative (a Hessian) is left out.
+    ``split="pairs"`` is the form of that code, from which the published numbers come. It puts the
+    domains in a circle at random. Each domain is meta-train once with the next one as meta-test,
+    and the gradient is the mean over these pairs (DomainBed today forms fewer pairs, and none with
+    two domains). The inner step there is ``inner="adam"``, and it decays the weights too. That code
+    cuts the two domains of a pair to the size of the smaller one.
 
     Example:
+        Both losses start at log(2). The inner step on one domain lowers the loss of the other:
+
         >>> from lightning.pytorch import Trainer
+        >>> from torch.utils.data import DataLoader
         >>> from gga_lightning.backbones import MLP
-        >>> from gga_lightning.data import DomainDataModule, Toy
-        >>> model = MLDG(MLP((2,)), num_classes=2, num_meta_test=1, inner_lr=0.01)
+        >>> x, y = torch.ones(1, 4), torch.tensor([0])
+        >>> model = MLDG(MLP((4,)), num_classes=2, beta=1.0, inner_lr=0.1)
+        >>> zeros = {"weight": torch.zeros(2, 32), "bias": torch.zeros(2)}
+        >>> _ = model.classifier.load_state_dict(zeros)
+        >>> train = DataLoader([{"a": (x, y), "b": (x, y)}], batch_size=None)
         >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = Trainer(fast_dev_run=1, **quiet)
-        >>> trainer.fit(model, DomainDataModule(Toy()))
-        >>> trainer.callback_metrics["train/loss"].item() > 0  # F + beta * G
+        >>> trainer = Trainer(fast_dev_run=True, accelerator="cpu", **quiet)
+        >>> trainer.fit(model, train, DataLoader([(x, y)], batch_size=None))
+        >>> bool(trainer.callback_metrics["train/loss"] < 2 * torch.tensor(2.0).log())
         True
     """
 
@@ -65,11 +67,11 @@ class MLDG(ManualGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             beta: The weight of the meta-test loss; not negative.
-            num_meta_test: The number of meta-test domains; at least 1, and less than the number
-                of domains. Not used with ``split="pairs"``.
+            num_meta_test: Number of meta-test domains; at least 1, and fewer than there are
+                domains. Ignored with ``split="pairs"``.
             split: ``"domains"`` or ``"pairs"``, see above.
-            inner: The inner step: ``"sgd"`` for gradient descent; ``"adam"`` for the first step of
-                a new Adam, which is about ``inner_lr`` times the sign of the gradient.
+            inner: The inner step: ``"sgd"`` for gradient descent, ``"adam"`` for the first step of
+                a new Adam, which is about the learning rate times the sign of the gradient.
             inner_lr: The inner step's learning rate; the optimizer's if None.
             optimizer: See :class:`DomainGeneralizer`.
 

@@ -11,15 +11,14 @@ _SCALES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 
 
 class MMD(FeatureAlignment):
-    """Aligns the distributions of the domains' features (maximum mean discrepancy).
+    """Aligns the feature distributions of the domains by the maximum mean discrepancy.
 
-    The distance of two domains is the biased estimate of their squared maximum mean discrepancy.
-    The kernel is the sum of seven Gaussians exp(-g d^2), where d is the distance between two
-    feature vectors and g = 1e-3, 1e-2, ..., 1e3. Features are not normalized. If they are long,
-    most of the kernel's terms are 0 or 1.
+    The distance of two domains is the squared maximum mean discrepancy (the biased estimate)
+    under the sum of seven Gaussian kernels exp(-g d^2), g = 1e-3 to 1e3. Features are not
+    normalized: if they are long, most kernels are 0 or 1.
 
-    Source: Li, Pan, Wang & Kot, CVPR 2018, in the form of DomainBed, without the paper's
-    adversarial autoencoder. The published accuracy of 23.4 % on DomainNet comes from this form.
+    Source: Li, Pan, Wang & Kot, CVPR 2018, in DomainBed's form, without the paper's adversarial
+    autoencoder. The published accuracy of 23.4 % on DomainNet is this form's.
 
     Example:
         >>> from gga_lightning.backbones import MLP

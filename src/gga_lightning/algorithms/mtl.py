@@ -1,4 +1,4 @@
-"""Marginal transfer learning (MTL): classifies with an embedding of the domain."""
+"""Marginal transfer learning (MTL): a classifier that sees an embedding of the domain."""
 
 from typing import Literal
 
@@ -12,19 +12,17 @@ __all__ = ["MTL"]
 
 
 class MTL(DomainGeneralizer):
-    """Gives the classifier the mean feature of the domain together with a sample's features.
+    """Classifies features together with an embedding of their domain, the domain's mean feature.
 
-    This mean is the embedding of the domain. During training it is an exponential average over the
-    steps, kept for each domain by its name, and saved with the weights. In :meth:`forward`,
-    :meth:`domain_loss` and evaluation it is the mean over the current batch. Predictions therefore
-    depend on the other samples of the batch, which should be of one domain.
+    In training, the embedding is an exponential average over the steps, kept by the domain's name
+    and saved with the weights. Elsewhere (:meth:`forward`, evaluation, :meth:`domain_loss`) it is
+    the mean of the current batch. Predictions therefore depend on the other samples of the batch.
 
-    Source: Blanchard et al., JMLR 2021, arXiv 1711.07910, with DomainBed's neural network instead
-    of kernels. DomainBed and the code based on it differ in three points. They overwrite the
-    embedding with random noise, in training and in evaluation (``embedding="noise"``, with which
-    the published numbers were made). They swap the decay with its complement and start the average
-    at zero; here it starts at the first batch's mean. They sum the domains' losses, where we take
-    their mean. All domains go through the network in one pass.
+    Source: Blanchard et al., JMLR 2021, arXiv 1711.07910, with DomainBed's neural network in place
+    of kernels. DomainBed and the code derived from it overwrite the embedding with random noise, in
+    training and in evaluation (``embedding="noise"``, from which the published numbers come). They
+    swap ``ema`` and 1 - ``ema``, begin the averages at zero (ours begin at the first batch's mean),
+    and sum the domains' losses. All domains go through the network in one pass.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -50,8 +48,8 @@ class MTL(DomainGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            ema: The decay of the averages, in [0, 1); 0 uses the mean of the batch alone.
-            embedding: ``"mean"``, or ``"noise"`` for new draws from N(0, 1) in every pass.
+            ema: The averages' decay, in [0, 1): 0 is the batch's own mean.
+            embedding: ``"mean"``, or ``"noise"``: numbers drawn from N(0, 1), anew each time.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -68,7 +66,7 @@ class MTL(DomainGeneralizer):
         self.averages: dict[str, Tensor] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Computes the logits of a batch from one domain.
+        """Computes the logits of a batch of one domain.
 
         Args:
             inputs: Shape ``(N, ...)``.

@@ -1,4 +1,4 @@
-"""Predicts the classes of images, one or any number of them, by a trained model."""
+"""Prediction of the classes of images by a trained model."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ __all__ = ["Prediction", "image_files", "predict"]
 
 
 class Prediction(NamedTuple):
-    """What a model predicts for an image.
+    """Holds what a model predicts for an image.
 
     Attributes:
         label: The most probable class.

@@ -10,24 +10,25 @@ __all__ = ["RSC"]
 
 
 class RSC(DomainGeneralizer):
-    """Trains without the features on which the predictions depend most.
+    """Mutes the features on which a prediction depends most, in training.
 
-    For each sample, the gradient of the true class's logit with respect to the features is
-    computed. The share ``drop_features`` of the features with the largest gradient is set to zero.
-    This is done only for the share ``drop_samples`` of the samples for which it lowers the
-    probability of the true class most.
+    For each sample, the features with the largest gradients of the true class's logit (the share
+    ``drop_features``) are candidates. They are set to 0 for the samples whose true class loses the
+    most probability by it (the share ``drop_samples``).
 
-    Source: Huang et al., ECCV 2020, arXiv 2007.02454, the form that works by channels, on the
-    feature vector as in DomainBed. Since the classifier is linear, the gradient of a logit is a
-    row of its weights.
+    Source: Huang et al., ECCV 2020, arXiv 2007.02454, its form by channels, on the feature vector
+    as in DomainBed. The classifier is linear, and the gradient of a logit is therefore a row of its
+    weights.
 
     Example:
+        Each class has its own feature. Without it the loss is log(2):
+
         >>> from gga_lightning.backbones import MLP
-        >>> _ = torch.manual_seed(0)
-        >>> model = RSC(MLP((2,)), num_classes=2, drop_features=0.5, drop_samples=0.5)
-        >>> x, y = torch.randn(8, 2), torch.tensor([0, 1] * 4)
-        >>> (model.objective({"photo": (x, y)}) > model.domain_loss((x, y))).item()
-        True
+        >>> model = RSC(MLP((2,)), num_classes=2, drop_features=1 / 2, drop_samples=1.0)
+        >>> model.featurizer, model.classifier = nn.Identity(), nn.Linear(2, 2, bias=False)
+        >>> _ = model.classifier.load_state_dict({"weight": torch.eye(2)})
+        >>> round(model.objective({"a": (torch.eye(2), torch.tensor([0, 1]))}).item(), 4)
+        0.6931
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class RSC(DomainGeneralizer):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            drop_features: The share of a sample's features that is set to zero, in [0, 1].
-            drop_samples: The share of the samples whose features are set to zero, in [0, 1].
+            drop_features: The share of a sample's features that is left out, in [0, 1].
+            drop_samples: The share of samples for which they are left out, in [0, 1].
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -59,7 +60,7 @@ class RSC(DomainGeneralizer):
         self.drop_samples = drop_samples
 
     def objective(self, batch: Batch) -> Tensor:
-        """Computes the mean loss on the features that are kept.
+        """Computes the mean loss on the features that are not muted.
 
         Args:
             batch: Domain name to (inputs, targets).

@@ -9,15 +9,13 @@ __all__ = ["SAGM"]
 
 
 class SAGM(SharpnessAware):
-    """Minimizes the loss and the loss of SAM together, and aligns their gradients.
+    """Minimizes the plain risk and SAM's loss at once, and aligns their gradients.
 
-    Let theta be the parameters and g the gradient of the loss at theta. The step uses the mean of
-    g and of the gradient at the displaced parameters theta + (rho / ||g|| - alpha) * g. The part
-    with alpha makes the two gradients more alike.
+    Let g be the gradient at the parameters theta. The optimizer steps by the mean of g and the
+    gradient at theta + (rho / ||g|| - alpha) g.
 
-    Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; the
-    authors' code takes their mean, as is done here. In the code of the GGA paper the class cannot
-    be constructed, and rho is fixed at 0.05.
+    Source: Wang et al., CVPR 2023, arXiv 2303.10353. The paper adds the two gradients; its code and
+    ours take their mean. In GGA's code it cannot be constructed, and rho is fixed at 0.05.
 
     Example:
         >>> import torch
@@ -44,8 +42,8 @@ class SAGM(SharpnessAware):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             rho: The displacement's length; positive.
-            alpha: How strongly the two gradients are aligned; not negative. The displacement is
-                shorter by alpha times the gradient.
+            alpha: The weight of the gradients' alignment; not negative. The displacement is shorter
+                by ``alpha`` times the gradient.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:
@@ -61,5 +59,5 @@ class SAGM(SharpnessAware):
         return super().displacement(norm) - self.alpha
 
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
-        """Combines the two gradients; see :class:`SharpnessAware`."""
+        """Makes the direction of the step; see :class:`SharpnessAware`."""
         return [(old + new) / 2 for old, new in zip(gradient, displaced, strict=True)]

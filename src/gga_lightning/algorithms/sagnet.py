@@ -14,22 +14,20 @@ __all__ = ["SagNet"]
 
 
 class SagNet(ManualGeneralizer):
-    """Learns features that show the class by their content instead of their style.
+    """Learns features that tell the class by their content and not by their style.
 
-    The style of a sample's features is their mean and standard deviation; the content is the
-    features normalized by these. Each batch leads to three steps:
+    The style of a sample is the mean and the standard deviation of its features; the content is the
+    normalized features. Each update has three steps:
 
-    1. Featurizer and classifier minimize the cross-entropy on features whose style is mixed with
-       that of another sample.
-    2. A second linear layer, the style classifier, minimizes the cross-entropy on features whose
-       content is that of another sample.
-    3. The featurizer minimizes ``adversary_weight`` times the cross-entropy between the style
-       classifier's prediction and the uniform distribution.
+    1. Featurizer and classifier learn from features whose style is mixed with another sample's.
+    2. A second head learns to tell the class from features with the content of another sample.
+    3. The featurizer learns to make that head's prediction uniform.
 
-    The trainer counts them as one step. Callbacks that change gradients (GGA-L) see the first.
+    The trainer counts them as one step, and callbacks that change gradients (GGA-L) see the first.
 
-    Source: Nam et al., CVPR 2021, arXiv 1910.11645, Algorithm 1, in the form of DomainBed: the
-    style is that of the feature vector, where the paper uses feature maps inside a ResNet.
+    Source: Nam et al., CVPR 2021, arXiv 1910.11645, Algorithm 1, in DomainBed's form: on the
+    feature vector, whose features count as the positions of one channel. The paper takes the
+    feature maps in the middle of a ResNet.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -37,7 +35,7 @@ class SagNet(ManualGeneralizer):
         >>> from gga_lightning.data import DomainDataModule, Toy
         >>> model = SagNet(MLP((2,)), num_classes=2)
         >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = Trainer(fast_dev_run=1, **quiet)
+        >>> trainer = Trainer(fast_dev_run=True, accelerator="cpu", **quiet)
         >>> trainer.fit(model, DomainDataModule(Toy()))
         >>> trainer.global_step  # the three steps count as one
         1
@@ -61,7 +59,8 @@ class SagNet(ManualGeneralizer):
             num_classes: How many classes there are.
             adversary_weight: The weight of the third step's loss; not negative.
             adversary: What the third step trains: ``"featurizer"`` for the whole featurizer, as in
-                DomainBed; ``"normalization"`` for its normalization layers, as in the paper.
+                DomainBed, or ``"normalization"`` for the weights of its normalization layers, as in
+                the paper.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

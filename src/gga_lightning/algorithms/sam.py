@@ -8,13 +8,13 @@ __all__ = ["SAM"]
 
 
 class SAM(SharpnessAware):
-    """Minimizes the loss at the worst point nearby, which leads to flat minima.
+    """Steps by the gradient at the point nearby where the loss is about highest.
 
-    The step uses the gradient at the displaced parameters theta + rho * g / ||g||, where theta are
-    the parameters and g is the gradient of the loss on the joined batch at theta.
+    Let g be the gradient at the parameters theta. The optimizer steps from theta by the gradient at
+    theta + rho g / ||g||.
 
-    Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1. The code of the GGA paper does
-    not guard the division against ||g|| = 0, and updates running statistics in both passes.
+    Source: Foret et al., ICLR 2021, arXiv 2010.01412, Algorithm 1, on the joined batch. GGA's code
+    divides by ||g|| even where it is 0, and updates running statistics in both passes.
 
     Example:
         >>> import torch
@@ -27,5 +27,5 @@ class SAM(SharpnessAware):
     """
 
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
-        """Combines the two gradients; see :class:`SharpnessAware`."""
+        """Makes the direction of the step; see :class:`SharpnessAware`."""
         return displaced

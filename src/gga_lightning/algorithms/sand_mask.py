@@ -12,7 +12,7 @@ __all__ = ["SANDMask"]
 class SANDMask(ANDMask):
     """Weighs each coordinate of the mean gradient by how far the domains' gradients agree.
 
-    For one coordinate, let a be the size of the mean of the domains' signs, and v the variance of
+    For one coordinate, let a be the absolute mean of the domains' signs, and v the variance of
     the domains' gradients (divided by D - 1 for D domains). The weight is
 
         m = max(0, tanh(k (a - tau) / v)),
@@ -52,7 +52,7 @@ class SANDMask(ANDMask):
         Args:
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
-            tau: How far signs must agree, in [0, 1).
+            tau: The absolute mean of the signs above which the weight is positive, in [0, 1).
             k: How steeply the weight rises with the agreement; positive.
             optimizer: See :class:`DomainGeneralizer`.
 

@@ -1,4 +1,4 @@
-"""SelfReg: aligns the samples of each class."""
+"""SelfReg: similar logits and features within a class."""
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +18,16 @@ __all__ = ["SelfReg"]
 
 
 class SelfReg(DomainGeneralizer):
-    """Makes the logits and the features of samples of the same class more alike.
+    """Makes the logits and features of samples of the same class similar.
 
-    Each sample i is compared with two partners j and k of its class (perhaps itself), drawn at
-    random from all domains. With v the values of sample i, w those of its partners, and
-    l ~ Beta(1/2, 1/2) drawn once a step, the difference is
+    Each sample is compared with another sample of its class, drawn at random from all domains, and
+    with a mixture of two such samples, l ~ Beta(1/2, 1/2). Features are compared with a projection
+    of the others' features. Both differences are weighted by l and 1 - l, and by the loss itself as
+    long as that is below 1.
 
-        d(v, w) = l * ||v_i - w_j||^2 + (1 - l) * ||v_i - (l * w_j + (1 - l) * w_k)||^2,
-
-    averaged over samples and entries. With L the mean cross-entropy, z the logits, f the features
-    and p a trained projection, the objective is
-
-        L + min(L, 1) * (d(z, z) + 0.3 * d(f, p(f))),
-
-    where no gradient flows through min(L, 1).
-
-    Source: Kim et al., ICCV 2021, arXiv 2104.09841: its losses, without its averaging of weights
-    and its curriculum. In DomainBed and the code based on it, the projection is not trained,
-    because the optimizer is made before it.
+    Source: Kim et al., ICCV 2021, arXiv 2104.09841, its losses (not its averaging of weights and
+    its curriculum). In DomainBed and the code derived from it the projection is not trained,
+    because their optimizer is created before it.
 
     Example:
         >>> from gga_lightning.backbones import MLP

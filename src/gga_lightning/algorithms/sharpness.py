@@ -1,4 +1,4 @@
-"""What SAM, GSAM and SAGM share: gradients at two points, to find flat minima."""
+"""Base of the algorithms that look for flat minima (the family of SAM)."""
 
 from abc import abstractmethod
 
@@ -12,12 +12,11 @@ __all__ = ["SharpnessAware"]
 
 
 class SharpnessAware(ManualGeneralizer):
-    """Combines the gradient at the parameters with the gradient at displaced parameters.
+    """Finds flat minima by gradients here and at a nearby point where the loss is about highest.
 
-    The parameters are displaced along their gradient, to a point nearby where the loss is about
-    highest. A subclass decides in :meth:`combine` how the two gradients make a step. Both gradients
-    are averaged over the processes, so that several processes do what one does on the joined
-    batch. The authors' code of SAM and GSAM displaces each process by its own gradient.
+    That point is at a displacement along the gradient. With several processes both gradients are
+    means over the processes. They therefore do what one process does on the joined batch. (SAM's
+    and GSAM's own code displaces each process by its own gradient.)
 
     Example:
         >>> import torch
@@ -58,18 +57,18 @@ class SharpnessAware(ManualGeneralizer):
 
     @abstractmethod
     def combine(self, gradient: list[Tensor], displaced: list[Tensor]) -> list[Tensor]:
-        """Combines the two gradients into that of the step.
+        """Makes the direction of the step.
 
         Args:
-            gradient: The gradient at the parameters, a tensor for each trained one.
+            gradient: The gradient here, a tensor for each trained parameter.
             displaced: The gradient at the displaced parameters.
 
         Returns:
-            The gradient that the optimizer uses.
+            The gradient that the optimizer gets.
         """
 
     def displacement(self, norm: Tensor) -> Tensor:
-        """Computes the displacement, as a multiple of the gradient.
+        """Gives the displacement, as a multiple of the gradient.
 
         Args:
             norm: The gradient's norm, a scalar.
@@ -80,7 +79,7 @@ class SharpnessAware(ManualGeneralizer):
         return self.rho / (norm + 1e-12)
 
     def update(self, batch: Batch) -> Tensor:
-        """Makes one step from two gradients.
+        """Makes a step.
 
         Args:
             batch: Domain name to (inputs, targets).

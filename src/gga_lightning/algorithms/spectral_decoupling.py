@@ -9,10 +9,10 @@ __all__ = ["SpectralDecoupling"]
 
 
 class SpectralDecoupling(DomainGeneralizer):
-    """Minimizes the mean loss and the mean squared logit, which keeps the logits small.
+    """Minimizes the mean loss and the mean square of the logits.
 
-    Source: Pezeshki et al., NeurIPS 2021, arXiv 2011.09468, equation 25. As in DomainBed, the mean
-    of the squared logits is over samples and classes.
+    Source: Pezeshki et al., NeurIPS 2021, arXiv 2011.09468, equation 25. As in DomainBed: the mean
+    is over samples and classes.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""A feature map's style: its mean and standard deviation, as MixStyle and SagNet use it."""
+"""A feature map's style: its mean and standard deviation, as MixStyle and SagNet define it."""
 
 import torch
 from torch import Tensor

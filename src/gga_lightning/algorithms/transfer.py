@@ -1,4 +1,4 @@
-"""Transfer: keeps the domains' losses close for all classifiers nearby."""
+"""Transfer: features for which no nearby classifier has very different domain losses."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ __all__ = ["Transfer"]
 
 
 class Transfer(ManualGeneralizer):
-    """Minimizes the loss, and the gap between domains for the worst classifier nearby.
+    """Minimizes the loss, and the gap between the domains' losses for the worst classifier nearby.
 
     The gap of a classifier h is the highest minus the lowest of its domain losses. Each update has
     four parts:
@@ -33,16 +33,21 @@ class Transfer(ManualGeneralizer):
     classifier are not trained at all; that form is not here.
 
     Example:
+        Long steps take the adversary to the edge of the ball:
+
         >>> from lightning.pytorch import Trainer
+        >>> from torch.utils.data import DataLoader
         >>> from gga_lightning.backbones import MLP
-        >>> from gga_lightning.data import DomainDataModule, Toy
-        >>> model = Transfer(MLP((2,)), num_classes=2, adversary_steps=3, delta=2.0)
+        >>> x, y = torch.ones(1, 4), torch.tensor([0])
+        >>> model = Transfer(MLP((4,)), num_classes=2, delta=0.5, adversary_lr=10.0)
+        >>> train = DataLoader([{"a": (x, y), "b": (x, 1 - y)}], batch_size=None)
         >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = Trainer(fast_dev_run=1, **quiet)
-        >>> trainer.fit(model, DomainDataModule(Toy()))
-        >>> distance = (model.adversary.weight - model.classifier.weight).norm().item()
-        >>> 0 < distance <= 2.0  # the adversary has moved away from the classifier
-        True
+        >>> trainer = Trainer(fast_dev_run=True, accelerator="cpu", **quiet)
+        >>> trainer.fit(model, train, DataLoader([(x, y)], batch_size=None))
+        >>> adversary, center = map(nn.utils.parameters_to_vector, (
+        ...     model.adversary.parameters(), model.classifier.parameters()))
+        >>> round(float((adversary - center).norm().detach()), 3)
+        0.5
     """
 
     def __init__(

@@ -61,11 +61,11 @@ class URM(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             adversary_weight: The weight of the features' terms; not negative.
-            activation: What the featurizer's output goes through: ``"tanh"`` or ``"relu"``.
+            activation: The function applied to the featurizer's output: ``"tanh"`` or ``"relu"``.
             hidden_layers: Hidden layers of the discriminator beyond the first, of width 100; not
                 negative.
-            discriminator_optimizer: Where the optimizer shall differ for the discriminator, such
-                as ``{"lr": 5e-5}``.
+            discriminator_optimizer: Settings of the optimizer that differ for the discriminator,
+                such as ``{"lr": 5e-5}``.
             optimizer: See :class:`DomainGeneralizer`.
 
         Raises:

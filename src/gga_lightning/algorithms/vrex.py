@@ -9,15 +9,10 @@ __all__ = ["VREx"]
 
 
 class VREx(AnnealedPenalty):
-    """Minimizes the mean and the variance of the domains' losses.
+    """Minimizes the mean of the domains' losses and the variance of these losses.
 
-    With L_1, ..., L_D the mean cross-entropies of the D domains, the objective is
-
-        mean(L) + penalty_weight * Var(L),
-
-    where the variance is divided by D, as in DomainBed.
-
-    Source: Krueger et al., ICML 2021, arXiv 2003.00688, V-REx.
+    Source: Krueger et al., ICML 2021, arXiv 2003.00688, V-REx. As in DomainBed: the variance is
+    that of the population.
 
     Example:
         >>> import torch
@@ -45,7 +40,7 @@ class VREx(AnnealedPenalty):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             penalty_weight: The variance's weight (beta) from ``anneal_steps`` on; 1 before.
-            anneal_steps: The optimizer step from which on the weight holds; not negative.
+            anneal_steps: Number of optimizer steps before that.
             optimizer: See :class:`DomainGeneralizer`.
         """
         super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
