@@ -3,13 +3,35 @@
 import functools
 import importlib.metadata
 import os
+import pickle
 
 import pytest
 import torch
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.object_type import ObjectType
 
 # Every new Trainer looks for entry points in the metadata of all installed packages, which takes
 # 13 ms. Caching them saves about a tenth of the time of tests that train.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+
+# Hydra parses about 25 YAML files each time that it composes a configuration, which gga-train does
+# twice. Parsing each file once, and unpickling the result, saves about a third of that.
+_parse, _parsed = ConfigRepository.load_config, {}
+
+
+def _load_config(repository, config_path):
+    source = repository._find_object_source(config_path, ObjectType.CONFIG)
+    if source is None or source.scheme() not in ("file", "pkg"):
+        return _parse(repository, config_path)
+    file = os.path.join(source.path, source._normalize_file_name(config_path))
+    changed = os.stat(file).st_mtime_ns if source.scheme() == "file" else 0
+    key = file, config_path, changed
+    if key not in _parsed:
+        _parsed[key] = pickle.dumps(_parse(repository, config_path))
+    return pickle.loads(_parsed[key])
+
+
+ConfigRepository.load_config = _load_config
 
 
 def pytest_collection_modifyitems(items):

@@ -138,8 +138,12 @@ class Decisions:
 
 
 def mostly_slow(names, *quick):
-    """The parameters of a test: all names but these are marked slow."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    """The parameters of a test: all names, or tuples of them, but these are marked slow."""
+    rows = {name: name if isinstance(name, tuple) else (name,) for name in names}
+    return [
+        pytest.param(*row, marks=() if name in quick else pytest.mark.slow)
+        for name, row in rows.items()
+    ]
 
 
 def on_digits(overrides):

@@ -19,13 +19,19 @@ SECONDS = 1500
 TIMEOUT = pytest.mark.timeout(SECONDS + 100)  # for the modules whose fixture calls `work`
 
 
-def work(module, folder):
-    """Runs `tests.<module>`, whose main part calls `fork`, and waits until it ends."""
+def chosen(request):
+    """The names of the parametrized tests, of this fixture's module, that are to run."""
+    items = [item for item in request.session.items if item.module is request.module]
+    return sorted({i.callspec.params["name"] for i in items if hasattr(i, "callspec")})
+
+
+def work(module, folder, names):
+    """Runs `module`, whose main part calls `fork`, for these names, and waits until it ends."""
     root = Path(__file__).resolve().parents[1]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [sys.executable, "-m", module, str(folder)],
+        [sys.executable, "-m", module, str(folder), *names],
         cwd=root,
         env=environment,
         capture_output=True,
@@ -36,19 +42,23 @@ def work(module, folder):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def fork(train, folder):
-    """Calls `train(folder, 2)` in two forked processes and `train(folder, 1)` in this one."""
+def fork(train):
+    """Calls `train(folder, 2, names)` in two forked processes, and with 1 in this one."""
+    folder, *names = sys.argv[1:]
+    folder = Path(folder)
     torch.set_num_threads(1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    two = start_processes(_rank, (train, folder, port), nprocs=2, join=False, start_method="fork")
-    train(folder, 1)
+    two = start_processes(
+        _rank, (train, folder, port, names), nprocs=2, join=False, start_method="fork"
+    )
+    train(folder, 1, names)
     while not two.join():  # raises what a rank raised, and ends the other one
         pass
 
 
-def _rank(rank, train, folder, port):
+def _rank(rank, train, folder, port, names):
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ.update(where, LOCAL_RANK=str(rank), NODE_RANK="0")
-    train(folder, 2)
+    train(folder, 2, names)

@@ -29,9 +29,19 @@ def searched(evaluator, proposal, **settings):
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("objective", ["min", "mean"])
-@pytest.mark.parametrize("proposal", [Walk(0.003), Climb(0.02)])
+@pytest.mark.parametrize(
+    ("dtype", "objective", "proposal"),
+    [
+        (torch.float32, "min", Walk(0.003)),
+        (torch.float32, "mean", Climb(0.02)),
+        (torch.float64, "min", Climb(0.02)),
+        (torch.float64, "mean", Walk(0.003)),
+        pytest.param(torch.float32, "min", Climb(0.02), marks=pytest.mark.slow),
+        pytest.param(torch.float32, "mean", Walk(0.003), marks=pytest.mark.slow),
+        pytest.param(torch.float64, "min", Walk(0.003), marks=pytest.mark.slow),
+        pytest.param(torch.float64, "mean", Climb(0.02), marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_takes_the_decisions_of_the_eager_one(dtype, objective, proposal):
     plain, recorded = network(dtype), network(dtype)
     expected = searched(domains(plain, dtype), proposal, objective=objective)

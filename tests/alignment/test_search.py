@@ -98,7 +98,9 @@ class TestLikeThePapersCode:
         [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)],
     )
     @pytest.mark.parametrize("make", MODELS)
-    @pytest.mark.parametrize("sizes", mostly_slow([(8, 8, 8), (5, 12, 9, 3)], (5, 12, 9, 3)))
+    @pytest.mark.parametrize(
+        "sizes", mostly_slow([((8, 8, 8),), ((5, 12, 9, 3),)], ((5, 12, 9, 3),))
+    )
     @pytest.mark.parametrize("engine", [evaluator, function])
     def test_same_decisions_and_same_end(self, make, seed, sizes, engine):
         network, batches = setting(make, seed, sizes)

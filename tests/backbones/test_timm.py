@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from gga_lightning.backbones import TimmFeaturizer
+from tests.helpers import mostly_slow
 
 NAME = "resnet10t"
 
@@ -52,14 +54,17 @@ class TestTimm:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("prefix", ["", "model.", "module.", "featurizer.network."])
+    @pytest.mark.parametrize(
+        "prefix",
+        mostly_slow(["", "model.", "module.", "featurizer.network."], "", "featurizer.network."),
+    )
     def test_under_a_prefix(self, load, state, prefix):
         featurizer = load({prefix + name: tensor for name, tensor in state.items()})
         assert_loaded(featurizer, state)
         assert featurizer.loaded_weights.prefix == prefix
         assert featurizer.loaded_weights.unused == ("fc.weight", "fc.bias")
 
-    @pytest.mark.parametrize("channels", [1, 2, 5])
+    @pytest.mark.parametrize("channels", mostly_slow([1, 2, 5], 2))
     def test_filters_for_other_channels(self, load, state, channels):
         wrapped = {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
         featurizer = load(wrapped, shape=(channels, 64, 64))
@@ -70,8 +75,13 @@ class TestFiles:
         again = load(featurizer.state_dict(), shape=(channels, 64, 64))
         assert_loaded(again, featurizer.network.state_dict())
 
-    @pytest.mark.parametrize("channels", [3, 2])
-    @pytest.mark.parametrize("lacking", ["layer2", "conv1.1", "layer4.0.bn2.running_var"])
+    @pytest.mark.parametrize(
+        ("lacking", "channels"),
+        mostly_slow(
+            [*itertools.product(["layer2", "conv1.1", "layer4.0.bn2.running_var"], [3, 2])],
+            *[("layer2", 3), ("conv1.1", 2), ("layer4.0.bn2.running_var", 3)],
+        ),
+    )
     def test_what_is_missing_is_named(self, load, state, channels, lacking):
         rest = {name: tensor for name, tensor in state.items() if not name.startswith(lacking)}
         with pytest.raises(ValueError, match=rf"tensors match; missing: {re.escape(lacking)}"):
@@ -82,13 +92,18 @@ class TestFiles:
         old = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
         assert load(old, shape=(channels, 64, 64)).loaded_weights.count >= 70
 
-    @pytest.mark.parametrize("channels", [3, 2])
-    @pytest.mark.parametrize("other", ["resnet14t", "mobilenetv3_small_050"])
+    @pytest.mark.parametrize(
+        ("other", "channels"),
+        mostly_slow(
+            [*itertools.product(["resnet14t", "mobilenetv3_small_050"], [3, 2])],
+            *[("resnet14t", 3), ("mobilenetv3_small_050", 2)],
+        ),
+    )
     def test_of_another_network(self, load, channels, other):
         with pytest.raises(ValueError, match=f"does not fit {NAME}: .* tensors match"):
             load(timm.create_model(other).state_dict(), shape=(channels, 64, 64))
 
-    @pytest.mark.parametrize("channels", [3, 2])
+    @pytest.mark.parametrize("channels", mostly_slow([3, 2], 3))
     def test_of_a_deeper_network(self, load, channels):
         with pytest.raises(ValueError, match=r"only in the file: layer1\.2\.conv1\.weight"):
             load(timm.create_model("resnet34").state_dict(), "resnet18", (channels, 64, 64))

@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 from gga_lightning.backbones import TorchvisionFeaturizer
+from tests.helpers import mostly_slow
 
 
 def test_weights_change_nothing_else(tmp_path):
@@ -85,7 +86,7 @@ def assert_loaded(featurizer, state):
 
 
 class TestFiles:
-    @pytest.mark.parametrize("classes", [None, 7, 1000])
+    @pytest.mark.parametrize("classes", mostly_slow([None, 7, 1000], None, 7))
     def test_the_head_does_not_matter(self, load, classes):
         state = torchvision.models.resnet18(num_classes=classes or 3).state_dict()
         if classes is None:
@@ -96,7 +97,7 @@ class TestFiles:
         assert featurizer.loaded_weights.unused == unused
         assert featurizer.loaded_weights.count == 120
 
-    @pytest.mark.parametrize("channels", [1, 2, 5])
+    @pytest.mark.parametrize("channels", mostly_slow([1, 2, 5], 1))
     def test_of_this_number_of_channels(self, load, channels):
         first = TorchvisionFeaturizer("resnet18", (channels, 64, 64))
         again = load(first.state_dict(), shape=(channels, 64, 64))
@@ -114,7 +115,7 @@ class TestFiles:
             ("googlenet", {"init_weights": True}),
             ("mnasnet0_5", {}),
             ("shufflenet_v2_x0_5", {}),
-            ("swin_t", {}),
+            pytest.param("swin_t", {}, marks=pytest.mark.slow),
         ],
     )
     def test_networks_with_their_own_ways(self, load, name, options):
@@ -166,7 +167,7 @@ class TestDownloads:
         assert "`backbone.weights=FILE`" in said
         assert "\n" not in said
 
-    @pytest.mark.parametrize("content", [b"", b"<html>", bytes(100)])
+    @pytest.mark.parametrize("content", mostly_slow([b"", b"<html>", bytes(100)], b"<html>"))
     def test_a_damaged_cache_is_named(self, tmp_path, content):
         cached = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
         cached.parent.mkdir(parents=True)
@@ -176,7 +177,10 @@ class TestDownloads:
         assert str(cached) in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize("name", ["IMAGENET1K_V1", "DEFAULT", "ResNet18_Weights.IMAGENET1K_V1"])
+    @pytest.mark.parametrize(
+        "name",
+        mostly_slow(["DEFAULT", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1"], "DEFAULT"),
+    )
     def test_what_the_message_says_works(self, tmp_path, network, name):
         cached = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
         cached.parent.mkdir(parents=True)

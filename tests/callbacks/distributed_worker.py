@@ -1,8 +1,6 @@
 """Run by test_distributed.py in a fresh process: scenarios on one process and on two."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback
@@ -83,8 +81,10 @@ class Labelled(Dataset):
         return self.inputs[index], self.targets[index], self.labels[index % 16]
 
 
-MIXED = [0, 0, 1, 1, 2, 2, 0, 0, 1, 2, 0, 1, 1, 1, 2, 2]
-LOPSIDED = [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 2, 1, 2, 0]  # rank 1 never sees domain 2
+LABELS = {
+    "mixed": [0, 0, 1, 1, 2, 2, 0, 0, 1, 2, 0, 1, 1, 1, 2, 2],
+    "lopsided": [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 2, 1, 2, 0],  # rank 1 never sees domain 2
+}
 
 
 class Report(Callback):
@@ -142,18 +142,19 @@ def dicts(size):
     return CombinedLoader(loaders, "min_size")
 
 
-def train(folder, devices):
+def train(folder, devices, names):
     warnings.showwarning = lambda message, *args, **kwargs: WARNINGS.append(str(message))
     warnings.simplefilter("always")
     size = 8 // devices
-    fit(folder / "dicts", dicts(size), devices)
-    for search in SEARCHES:
-        if search != "ball":
-            fit(folder / search, dicts(size), devices, search)
-    fit(folder / "accumulated", dicts(size), devices, accumulate_grad_batches=2, max_steps=5)
-    for name, labels in (("mixed", MIXED), ("lopsided", LOPSIDED)):
-        fit(folder / name, shared(Labelled(labels), 16 // devices), devices)
+    for name in names:
+        path = folder / name
+        if name in LABELS:
+            fit(path, shared(Labelled(LABELS[name]), 16 // devices), devices)
+        elif name == "accumulated":
+            fit(path, dicts(size), devices, accumulate_grad_batches=2, max_steps=5)
+        else:
+            fit(path, dicts(size), devices, "ball" if name == "dicts" else name)
 
 
 if __name__ == "__main__":
-    fork(train, Path(sys.argv[1]))
+    fork(train)

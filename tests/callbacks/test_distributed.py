@@ -7,19 +7,21 @@ its ranks left.
 import pytest
 import torch
 
-from tests.helpers import same
-from tests.ranks import TIMEOUT, work
+from tests.helpers import mostly_slow, same
+from tests.ranks import TIMEOUT, chosen, work
 
 pytestmark = TIMEOUT
 
 SEARCHES = ("walk", "climb", "guided", "orthogonal")
 SCENARIOS = ("dicts", "accumulated", "mixed", "lopsided", *SEARCHES)
+QUICK = ("dicts", "accumulated", "mixed", "lopsided", "climb", "guided")
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory):
+def left(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    work("tests.callbacks.distributed_worker", folder)
+    names = {*chosen(request), "mixed", "lopsided"}  # the last test has no parameter
+    work("tests.callbacks.distributed_worker", folder, sorted(names))
 
     def load(name, ranks, rank):
         return torch.load(folder / f"{name}-{ranks}-{rank}.pt", weights_only=False)
@@ -27,7 +29,7 @@ def left(tmp_path_factory):
     return load
 
 
-@pytest.mark.parametrize("name", [*SCENARIOS, "shuffled"])
+@pytest.mark.parametrize("name", mostly_slow([*SCENARIOS, "shuffled"], *QUICK))
 def test_ranks_end_alike(left, name):
     first, second = left(name, 2, 0), left(name, 2, 1)
     assert same(first["state"], second["state"])
@@ -37,7 +39,7 @@ def test_ranks_end_alike(left, name):
     assert first["votes"] == second["votes"]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", mostly_slow(SCENARIOS, *QUICK))
 def test_two_processes_decide_as_one_on_the_joined_batches(left, name):
     one, two = left(name, 1, 0), left(name, 2, 0)
     assert len(one["records"]) == 3
@@ -52,7 +54,7 @@ def test_two_processes_decide_as_one_on_the_joined_batches(left, name):
     assert len(one["votes"]) > 0
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", mostly_slow(SCENARIOS, *QUICK))
 def test_two_processes_end_as_one(left, name):
     one, two = left(name, 1, 0), left(name, 2, 0)
     torch.testing.assert_close(one["state"], two["state"])

@@ -70,9 +70,9 @@ class Net(LightningModule):
         {},
         {"proposal": Climb(0.01), "objective": "mean"},
         {"measure_transfer": True},
-        {"control": "scramble"},
-        {"control": "shuffle_domains"},
-        {"patience": 5},
+        pytest.param({"control": "scramble"}, marks=pytest.mark.slow),
+        pytest.param({"control": "shuffle_domains"}, marks=pytest.mark.slow),
+        pytest.param({"patience": 5}, marks=pytest.mark.slow),
     ],
 )
 def test_batchnorm_dropout_counters_and_metrics(settings):
@@ -80,7 +80,7 @@ def test_batchnorm_dropout_counters_and_metrics(settings):
 
 
 def test_dropout_that_is_drawn_anew():
-    settings = {"proposal": Walk(0.0), "num_candidates": 60}
+    settings = {"proposal": Walk(0.0), "num_candidates": 20}
     _, gga, _ = searched(Replaying, Classifier, fixed_dropout=False, **settings)
     assert gga.recorder.refusal is None
     assert any(record.gain > 0 for record in gga.records)  # luck with masks

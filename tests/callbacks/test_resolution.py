@@ -65,7 +65,7 @@ def cosine(network, batch):
     return min(pair.item() for pair in pairs)
 
 
-def independently(network, batch, radius, draws=200, dtype=torch.float32):
+def independently(network, batch, radius, draws=60, dtype=torch.float32):
     """True changes and errors over random points, by copies of the network."""
     generator = torch.Generator().manual_seed(7)
     seen, true = [], []

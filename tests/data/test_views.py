@@ -124,10 +124,10 @@ def test_every_algorithm(emoji, name):
     overrides = [f"algorithm={name}", "data=emoji", "backbone=mnist_cnn"]
     with initialize_config_dir(config_directory(), version_base="1.3"):
         config = compose("train", overrides)
-    module_data = data(emoji, views=["edges"])
+    module_data = data(emoji, views=["edges"], eval_batch_size=8)
     seed_everything(0, verbose=False)
     module = make_algorithm(config, module_data)
-    fit = trainer(max_steps=3, check_val_every_n_epoch=1)
+    fit = trainer(max_steps=3, check_val_every_n_epoch=1, limit_val_batches=1)
     fit.fit(module, datamodule=module_data)
     assert all(param.isfinite().all() for param in module.parameters())
     assert "val/acc" in fit.callback_metrics
@@ -151,8 +151,9 @@ def test_every_callback_sees_views_as_domains(emoji, name):
 @pytest.mark.parametrize("algorithm", ["erm", "dann"])
 def test_a_run_with_views_loads(tmp_path, algorithm):
     """Its discriminator tells twice as many domains apart as there are source domains."""
-    views = ("data=emoji", "backbone=mnist_cnn", "data.views=[edges]", "data.dataset.image_size=28")
-    folder = run(tmp_path / "run", *SHORT, *views, f"algorithm={algorithm}")
+    views = ("data=emoji", "backbone=mnist_cnn", "data.views=[edges]", "data.dataset.image_size=16")
+    views += ("+trainer.limit_val_batches=1", "data.eval_batch_size=8", f"algorithm={algorithm}")
+    folder = run(tmp_path / "run", *SHORT, *views)
     module = load_model(folder)
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert same(saved, dict(load_model(folder, "last").state_dict()))

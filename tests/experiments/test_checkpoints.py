@@ -9,6 +9,7 @@ import torch
 from gga_lightning.experiments.checkpoints import read_checkpoint, replace_file
 from gga_lightning.experiments.jobs import Job
 from tests.experiments.test_evaluate import run
+from tests.helpers import mostly_slow
 
 pytestmark = pytest.mark.filterwarnings("always:(?s).*It is kept as")  # and not an error
 
@@ -65,7 +66,10 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage",
+    mostly_slow(DAMAGES, "empty", "other weights", "a pickle in a checkpoint", "a folder"),
+)
 def test_the_previous_checkpoint_takes_the_place_of_a_damaged_one(
     whole, begun, tmp_path, capsys, damage
 ):

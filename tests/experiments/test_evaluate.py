@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from PIL import Image
-from torchvision.models import resnet18
+from torchvision.models import shufflenet_v2_x0_5
 
 from gga_lightning import backbones
 from gga_lightning.data import Toy
@@ -69,9 +69,9 @@ def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     make_images(root / "pets", ("art", "ink", "oil"))
     torch.manual_seed(0)
-    torch.save(resnet18().state_dict(), root / "weights.pt")
+    torch.save(shufflenet_v2_x0_5().state_dict(), root / "weights.pt")
     own = ("data=folders", f"data.root={root / 'pets'}", *IMAGE_SETTINGS)
-    own += ("data.batch_size=8", "backbone=resnet18")
+    own += ("data.batch_size=8", "backbone=torchvision", "backbone.name=shufflenet_v2_x0_5")
     small = ("trainer.max_steps=6", *SHORT[1:])
     run(root / "run", *small, *own, f"backbone.weights={root / 'weights.pt'}")
     (root / "weights.pt").unlink()
@@ -376,7 +376,8 @@ class TestCommand:
 
 
 def test_groups_seen_in_training_are_a_part_of_their_own(tmp_path, capsys):
-    small = ("data=emoji", "backbone=mnist_cnn", "data.dataset.image_size=28")
+    small = ("data=emoji", "backbone=mnist_cnn", "data.dataset.image_size=16")
+    small += ("data.dataset.domains=[noto,openmoji,emojione-mono]", "data.steps_per_epoch=4")
     folder = run(tmp_path / "run", *SHORT, *small)
     chosen = results(folder)["selections"]["training_domain_validation"]
     new, seen = evaluate.evaluate(folder)

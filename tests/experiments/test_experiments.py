@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from gga_lightning.data.cli import DATASETS
 from gga_lightning.experiments import train
 from tests.data.loopback import image_tree
+from tests.helpers import mostly_slow
 
 FOLDER = Path(train.config_directory()) / "experiment"
 EXPERIMENTS = sorted(
@@ -51,7 +52,10 @@ def test_what_is_no_row_composes(experiment):
     assert composed(f"experiment={experiment}").hydra.runtime.choices.experiment == experiment
 
 
-@pytest.mark.parametrize(("table", "annealing"), ROWS)
+@pytest.mark.parametrize(
+    ("table", "annealing"),
+    mostly_slow(ROWS, *(row for row in ROWS if row[0] == "pacs" or row[1] == "gga")),
+)
 def test_published_numbers(table, annealing):
     config = composed(f"experiment={name(table, annealing)}", "data.root=DIR")
     choices = config.hydra.runtime.choices
@@ -99,11 +103,7 @@ def test_published_numbers(table, annealing):
 
 
 @pytest.mark.parametrize(  # all inherit the optimizer of erm.yaml
-    "algorithm",
-    [
-        pytest.param(name, marks=() if name in ("arm", "mmd", "sagnet") else pytest.mark.slow)
-        for name in ALGORITHMS
-    ],
+    "algorithm", mostly_slow(ALGORITHMS, "arm", "mmd", "sagnet")
 )
 def test_another_algorithm_leaves_the_published_numbers(algorithm):
     config = composed("experiment=paper/vlcs_gga", f"algorithm={algorithm}")
@@ -114,10 +114,7 @@ def test_another_algorithm_leaves_the_published_numbers(algorithm):
 
 
 @pytest.mark.filterwarnings("ignore:.* is not the .* of the papers")
-@pytest.mark.parametrize(
-    ("table", "annealing"),
-    [pytest.param(*row, marks=() if row == ("pacs", "gga") else pytest.mark.slow) for row in ROWS],
-)
+@pytest.mark.parametrize(("table", "annealing"), mostly_slow(ROWS, ("pacs", "gga")))
 def test_two_steps(table, annealing, tmp_path, monkeypatch):
     """On three classes of small images in the data set's folders, ResNet-50 starting at random."""
     facts = FACTS[table.removesuffix("_command")]
@@ -126,7 +123,11 @@ def test_two_steps(table, annealing, tmp_path, monkeypatch):
         (tmp_path / path).write_bytes(content)
     small = ["trainer=cpu", "trainer.max_steps=2", "data.steps_per_epoch=2", "data.batch_size=2"]
     small += ["data.dataset.image_size=32", "data.num_workers=0", "backbone.weights=null"]
-    small += ["callbacks=none", "+trainer.enable_checkpointing=false"]
+    small += [
+        "callbacks=none",
+        "+trainer.limit_val_batches=1",
+        "+trainer.enable_checkpointing=false",
+    ]
     if annealing == "gga":
         small += ["annealing.start_step=1", "annealing.end_step=2", "annealing.num_candidates=1"]
     chosen = [f"experiment={name(table, annealing)}", f"data.root={tmp_path}"]

@@ -1,3 +1,4 @@
+import functools
 import json
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from tests.helpers import on_digits
 register()
 
 
+@functools.cache
 def composed(*overrides):
+    """The configuration, which no test may change."""
     with initialize_config_dir(config_directory(), version_base="1.3"):
         return compose("train", on_digits(overrides))
 

@@ -13,14 +13,14 @@ from tests.helpers import trainer
 
 def fit(callback, data):
     module = ERM(MNISTCNN(data.input_shape), data.num_classes)
-    trainer(callback, max_steps=2).fit(module, datamodule=data)
+    trainer(callback, max_steps=2, limit_val_batches=1).fit(module, datamodule=data)
     return module
 
 
 def emoji():
-    # small inputs, since each validation goes over thousands of pictures
-    data = Emoji(image_size=16)
-    return DomainDataModule(data, batch_size=2, steps_per_epoch=2, holdout_fraction=0.4)
+    data = Emoji(domains=("noto", "openmoji", "emojione-mono"), image_size=16)
+    settings = {"batch_size": 2, "eval_batch_size": 16, "steps_per_epoch": 2}
+    return DomainDataModule(data, holdout_fraction=0.4, **settings)
 
 
 def test_is_a_picture_in_the_run_folder(tmp_path):
@@ -36,7 +36,7 @@ def test_changes_nothing_in_the_training(tmp_path):
         torch.manual_seed(0)
         data = emoji()
         module = ERM(MNISTCNN(data.input_shape), data.num_classes)
-        trainer(*callbacks, max_steps=2).fit(module, datamodule=data)
+        trainer(*callbacks, max_steps=2, limit_val_batches=1).fit(module, datamodule=data)
         states.append((module.state_dict(), torch.get_rng_state()))
     torch.testing.assert_close(states[0][0], states[1][0], rtol=0, atol=0)
     assert torch.equal(states[0][1], states[1][1])

@@ -19,13 +19,14 @@ from tests.experiments.test_evaluate import run
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/predict.md"
 CLASSES = ("cat", "dog", "owl")
-QUICK = ("trainer.max_steps=60", "data.steps_per_epoch=20", "annealing=none")
+QUICK = ("trainer.max_steps=60", "data.steps_per_epoch=60", "annealing=none")
 QUICK += (
     "callbacks=checkpoint",
     "data.num_workers=0",
     "data.batch_size=8",
     "algorithm.optimizer.lr=0.01",
 )
+BRIEF = ("trainer.max_steps=5", "data.steps_per_epoch=5")
 
 
 def save_odd(pixels, path, kind):
@@ -108,8 +109,9 @@ class TestFormats:
         words = [place / "pets/web", "--format", "json", place / "pets/photo/cat"]
         rows = list(map(json.loads, printed(capsys, place / "run", *words).out.splitlines()))
         assert len(rows) == 32
+        model = load_model(place / "run")
         for row in rows:
-            entry = load_model(place / "run").predict(row["file"])
+            entry = model.predict(row["file"])
             assert row["label"] == entry.label
             assert row["probabilities"] == pytest.approx(entry.probabilities, abs=1e-6)
             assert set(row) == {"file", "label", "probability", "probabilities"}
@@ -118,7 +120,7 @@ class TestFormats:
         names = ("file", "label", 'p,"robability')
         make_images(tmp_path / "pets", names=names, n=4)
         own = ("data=folders", f"data.root={tmp_path / 'pets'}", "data.dataset.image_size=6")
-        folder = run(tmp_path / "run", *QUICK, *own, "backbone=mlp", "trainer.max_steps=20")
+        folder = run(tmp_path / "run", *QUICK, *own, "backbone=mlp", *BRIEF)
         output = printed(capsys, folder, tmp_path / "pets", "--format=csv").out
         rows = list(csv.reader(output.splitlines(keepends=True)))
         assert rows[0] == ["file", "label", "probability", *(f"p_{name}" for name in names)]
@@ -161,7 +163,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("data", ["toy", "digits"])
     def test_runs_on_other_data(self, tmp_path, capsys, data):
-        folder = run(tmp_path / "run", *QUICK[1:], "trainer.max_steps=20", f"data={data}")
+        folder = run(tmp_path / "run", *QUICK[2:], *BRIEF, f"data={data}")
         found = printed(capsys, folder, "a.png", status=1)
         assert "RUN must be a run on image files" in found.err
         model = load_model(folder)

@@ -42,7 +42,7 @@ def fit(*callbacks, module, **settings):
 @pytest.mark.parametrize("settings", [{"max_steps": 12}, {"max_steps": -1, "max_epochs": 2}])
 def test_its_lines_fit(terminal, module, settings):
     screen = terminal(80)
-    gga = GradientGuidedAnnealing(2, 8, num_candidates=30)
+    gga = GradientGuidedAnnealing(2, 8, num_candidates=10)
     bar = fit(gga, module=module(), **settings)
     lines = drawn(screen)
     assert max(map(cell_len, lines)) <= 80

@@ -9,7 +9,7 @@ from gga_lightning.report.cli import main as report
 from tests.experiments.test_evaluate import results, run
 
 TOY = ("data=toy", "annealing=none", "callbacks=checkpoint", "data.steps_per_epoch=20")
-TOY += ("algorithm.optimizer.lr=0.003", "data.split_seed=0")
+TOY += ("algorithm.optimizer.lr=0.01", "data.split_seed=0")
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def runs(tmp_path_factory):
     """Three runs that began at the same weights and saw other batches."""
     root = tmp_path_factory.mktemp("runs")
     return [
-        run(root / f"run{seed}", *TOY, "trainer.max_steps=200", f"data.seed={seed}")
+        run(root / f"run{seed}", *TOY, "trainer.max_steps=60", f"data.seed={seed}")
         for seed in range(3)
     ]
 

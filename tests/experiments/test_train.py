@@ -469,16 +469,31 @@ def warned(function):
     return warning
 
 
-# Slow: other tests compose and make every algorithm, and train with every annealing.
 OPTIONS = [
-    pytest.param(g, o, marks=pytest.mark.slow if g in ("algorithm", "annealing") else ())
-    for g, options in GROUPS.items()
-    for o in options
-    if not o.startswith("paper/")  # tests/experiments/test_experiments.py
+    (group, option)
+    for group, options in GROUPS.items()
+    for option in options
+    if not option.startswith("paper/")  # tests/experiments/test_experiments.py
 ]
+# Other tests compose all data sets, compose and make every algorithm, and train with every
+# annealing. Large networks take long to make.
+ELSEWHERE = ("algorithm", "annealing", "data")
+SMALL_NETWORKS = ("efficientnet_lite0", "mlp", "mnist_cnn", "resnet18", "timm", "torchvision")
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.parametrize(
+    ("group", "option"),
+    mostly_slow(
+        OPTIONS,
+        *(
+            (group, option)
+            for group, option in OPTIONS
+            if group not in ELSEWHERE and (group != "backbone" or option in SMALL_NETWORKS)
+        ),
+        ("data", "digits"),
+        ("data", "toy"),
+    ),
+)
 def test_every_option_composes_and_instantiates(group, option, tmp_path):
     chosen = [f"hydra/{option.replace('/', '=')}" if group == "hydra" else f"{group}={option}"]
     with_dropout = ("domainbed", "domainbed_domain_net", "domainbed_rdm", "swad")
@@ -582,7 +597,8 @@ def test_the_job_of_the_readme_made_small(monkeypatch, tmp_path, capsys):
     small = ["trainer.max_steps=4", "data.steps_per_epoch=4", "data.batch_size=2"]
     small += ["data.dataset.domains=[noto,openmoji,emojione-mono]", "data.dataset.image_size=32"]
     small += ["annealing.start_step=1", "annealing.end_step=3", "trainer.log_every_n_steps=1"]
-    small += ["callbacks.conflict.every_n_steps=2", f"hydra.run.dir={tmp_path / 'run'}"]
+    small += ["callbacks.conflict.every_n_steps=2", "+trainer.limit_val_batches=1"]
+    small += [f"hydra.run.dir={tmp_path / 'run'}"]
     monkeypatch.setattr(sys, "argv", ["gga-train", *small])
     train.main()
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.helpers import mostly_slow
 from tests.report import independent
 from tests.report.folders import DOMAINS, Spec, leave_one_out_specs, write_run
 
@@ -84,8 +85,15 @@ def check_difference(line, values):
         assert number(line["high"]) == pytest.approx(high, abs=2e-6)
 
 
-@pytest.mark.parametrize("levels", [0, 2])
-@pytest.mark.parametrize("draws", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize(
+    ("levels", "draws"),
+    [
+        (0, (0,)),
+        (2, (0, 1, 2)),
+        pytest.param(2, (0,), marks=pytest.mark.slow),
+        pytest.param(0, (0, 1, 2), marks=pytest.mark.slow),
+    ],
+)
 def test_every_rule(tmp_path, lines, levels, draws):
     rows = methods(levels, draws=draws)
     write(tmp_path, rows)
@@ -94,7 +102,7 @@ def test_every_rule(tmp_path, lines, levels, draws):
         check(found, rows, rule)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", mostly_slow(RULES, RULES[0], RULES[-1]))
 def test_incomplete_sweeps(tmp_path, lines, rule):
     rows = methods(seeds=(0, 1, 2, 3, 4))
     rows = {

@@ -5,6 +5,7 @@ from scipy.stats import ttest_1samp
 from gga_lightning.report.rules import Trial, seeds
 from gga_lightning.report.statistics import compare, compute_comparison, holm, t_interval
 from gga_lightning.report.tables import difference_table, overview
+from tests.helpers import mostly_slow
 from tests.report.folders import Spec
 from tests.report.test_bases import rows
 
@@ -133,7 +134,7 @@ def _with_base(method, base):
     return type(method)(**{**vars(method), "base": base})
 
 
-@pytest.mark.parametrize("arms", [5, 20, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("arms", mostly_slow([5, 20, 40], 5))
 def test_a_study_without_effects_is_rarely_starred(arms):
     """In 200 studies of arms that do nothing, about one in twenty has a star."""
     draw = np.random.default_rng(arms)
