@@ -1,20 +1,20 @@
 """What all base algorithms share: featurizer and classifier, domain loss, evaluation."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
-from gga_lightning.algorithms.prediction import Prediction, predict
+from gga_lightning.algorithms.prediction import predict
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = [
     "ADAM",
@@ -30,6 +30,11 @@ DomainBatch = tuple[Tensor, Tensor]
 Batch = Mapping[str, DomainBatch]
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
+_NEEDS = {
+    "classes": "one class for each sample",
+    "logits": "outputs that are logits",
+    "vectors": "one feature vector for each sample",
+}
 
 
 def pool(batch: Batch) -> DomainBatch:
@@ -79,19 +84,25 @@ def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int =
 
 
 class DomainGeneralizer(LightningModule):
-    """A classifier trained on several domains at once. Subclasses say what it minimizes.
+    """A model trained on several domains at once. Subclasses say what it minimizes.
 
     An algorithm overrides :meth:`objective`, which is here the plain risk. It trains on batches
     ``{domain: (inputs, targets)}`` and is evaluated on dataloaders named ``"<part>/<domain>"``, as
     :class:`gga_lightning.data.DomainDataModule` makes them: each logs ``<part>/<domain>/acc`` and
     ``<part>/<domain>/loss``, and each part their means over its domains, ``val/acc`` above all
-    (training-domain validation).
+    (training-domain validation). With another ``task`` than classification, ``acc`` is the
+    metric of the task, such as ``rmse``.
 
     Attributes:
+        needs: What the algorithm needs of a task, of ``"classes"``, ``"logits"`` and
+            ``"vectors"``, see :class:`gga_lightning.tasks.Task`. An algorithm that needs nothing
+            but a loss works with every task.
+        task: What the targets are, and how outputs are judged.
         featurizer: From inputs to features.
-        classifier: From features to one logit a class, a linear layer.
+        classifier: From features to one logit a class, or to the task's outputs, a linear layer.
         classes: The classes' names, for predictions; ``"0"``, ``"1"`` and so on until they are
-            set, as :func:`gga_lightning.experiments.evaluate.load_model` does.
+            set, as :func:`gga_lightning.experiments.evaluate.load_model` does. For other tasks,
+            the names of the outputs.
         domains: The names of the domains of its data, if known.
         input_shape: Shape of one input, if known.
         preprocess: Makes an input of an image (a path, bytes, a PIL image, a uint8 tensor); None
@@ -109,34 +120,43 @@ class DomainGeneralizer(LightningModule):
         True
     """
 
+    needs: ClassVar[Sequence[str]] = ()
+
     def __init__(
         self,
         featurizer: nn.Module,
         num_classes: int,
         *,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
         Args:
             featurizer: A module with an attribute ``out_features``, such as those in
                 :mod:`gga_lightning.backbones`.
-            num_classes: How many classes there are.
+            num_classes: How many classes there are, or how many labels or values with another
+                task.
             optimizer: Makes the optimizer from the parameters, or from groups of them as
                 dictionaries where the featurizer has an ``lr_factor`` other than 1.
+            task: What to predict: a :class:`gga_lightning.tasks.Task`.
 
         Raises:
-            ValueError: If the featurizer does not say how many features it gives.
+            ValueError: If the algorithm needs something that the task does not have, or the
+                featurizer does not say how many features it gives, or gives no such features as
+                the task needs.
         """
         super().__init__()
+        _check_task(type(self), task)
         features = getattr(featurizer, "out_features", None)
         if not isinstance(features, int):
             raise ValueError(
                 "`featurizer` must have an attribute `out_features`, the length of its feature "
                 f"vector, as an integer; {type(featurizer).__name__} has {features!r}."
             )
+        self.task = task
         self.featurizer = featurizer
-        self.classifier = nn.Linear(features, num_classes)
+        self.classifier = task.make_classifier(featurizer, features, num_classes)
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.classes = [str(number) for number in range(num_classes)]
@@ -163,22 +183,22 @@ class DomainGeneralizer(LightningModule):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            The mean cross-entropy over all samples, a scalar.
+            The mean loss over all samples, a scalar.
         """
         return self.domain_loss(pool(batch))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Computes logits.
+        """Computes logits, or the task's outputs.
 
         Args:
             inputs: Shape ``(N, ...)``.
 
         Returns:
-            Shape ``(N, num_classes)``.
+            Shape ``(N, num_classes)``; ``(N, num_classes, H, W)`` for segmentation.
         """
         return self.classifier(self.featurizer(inputs))
 
-    def predict(self, images: Any, *, batch_size: int = 64) -> Prediction | list[Prediction]:
+    def predict(self, images: Any, *, batch_size: int = 64) -> Any:
         """Predicts the class of one image, or of each image of a collection.
 
         The model predicts in evaluation mode, without gradients, on its own device. The modes of
@@ -196,7 +216,10 @@ class DomainGeneralizer(LightningModule):
                 predict from all images of a batch, which should be of one domain.
 
         Returns:
-            A :class:`Prediction` for an image, a list of them for a collection.
+            A :class:`Prediction` for an image, a list of them for a collection; for other tasks a
+            :class:`~gga_lightning.tasks.LabelsPrediction`,
+            :class:`~gga_lightning.tasks.ValuesPrediction` or
+            :class:`~gga_lightning.tasks.MaskPrediction`.
 
         Raises:
             ValueError: If ``batch_size`` is less than 1, an image is of another kind or cannot be
@@ -219,13 +242,13 @@ class DomainGeneralizer(LightningModule):
         """Computes a domain's risk, what the gradient callbacks compare between domains.
 
         Args:
-            domain_batch: Inputs and integer targets of one domain.
+            domain_batch: Inputs and targets of one domain.
 
         Returns:
-            The mean cross-entropy, a scalar.
+            The mean of the task's loss, which is the cross-entropy for classification, a scalar.
         """
         inputs, targets = domain_batch
-        return functional.cross_entropy(self(inputs), targets)
+        return self.task.loss(self(inputs), targets)
 
     def logits_by_domain(self, batch: Batch) -> list[Tensor]:
         """Computes each domain's logits, in one pass over the joined batch.
@@ -234,7 +257,7 @@ class DomainGeneralizer(LightningModule):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            D tensors of shape ``(N_e, num_classes)``.
+            D tensors of shape ``(N_e, num_classes)``, or of the task's outputs.
         """
         sizes = [len(targets) for _, targets in batch.values()]
         return list(self(pool(batch)[0]).split(sizes))
@@ -246,10 +269,10 @@ class DomainGeneralizer(LightningModule):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            The domains' mean cross-entropies, shape ``(D,)``.
+            The domains' mean losses, shape ``(D,)``.
         """
         pairs = zip(self.logits_by_domain(batch), batch.values(), strict=True)
-        return torch.stack([functional.cross_entropy(z, targets) for z, (_, targets) in pairs])
+        return torch.stack([self.task.loss(z, targets) for z, (_, targets) in pairs])
 
     def mean_over_processes(self, tensor: Tensor) -> Tensor:
         """Averages what each process found on its own samples.
@@ -317,14 +340,39 @@ class DomainGeneralizer(LightningModule):
         self._evaluation.log()
 
 
+def _check_task(kind: type[DomainGeneralizer], task: Task) -> None:
+    """Refuses an algorithm that needs something that the task does not have."""
+    missing = [need for need in kind.needs if need not in task.offers]
+    if missing:
+        raise ValueError(
+            f"{kind.__name__} needs {' and '.join(_NEEDS[need] for need in missing)}, which the "
+            f"task {task.name} does not have. These algorithms work with it: "
+            f"{', '.join(_working_with(task))}."
+        )
+
+
+def _working_with(task: Task) -> list[str]:
+    """The names of this package's algorithms that a task has all for."""
+    package = importlib.import_module(__package__)  # whole by now, and it imports this module
+    kinds = [getattr(package, name) for name in package.__all__]
+    return [
+        kind.__name__
+        for kind in kinds
+        if isinstance(kind, type)
+        and issubclass(kind, DomainGeneralizer)
+        and kind is not DomainGeneralizer
+        and task.offers.issuperset(kind.needs)
+    ]
+
+
 class _PassMetrics:
-    """One pass over the evaluation dataloaders: accuracy and mean loss of each, by its name."""
+    """One pass over the evaluation dataloaders: metric and mean loss of each, by its name."""
 
     def __init__(self, stage: str, dataloaders: Any, module: DomainGeneralizer) -> None:
         self._module = module
         self._metrics = {
             name: (
-                MulticlassAccuracy(module.num_classes, average="micro").to(module.device),
+                module.task.make_metric(module.num_classes).to(module.device),
                 MeanMetric(nan_strategy=math.nan).to(module.device),
             )
             for name in _names(stage, dataloaders)
@@ -332,22 +380,23 @@ class _PassMetrics:
 
     def update(self, index: int, batch: DomainBatch) -> None:
         inputs, targets = batch
-        logits = self._module(inputs)
-        accuracy, loss = list(self._metrics.values())[index]
-        accuracy.update(logits, targets)
-        loss.update(functional.cross_entropy(logits, targets), weight=len(targets))
+        task, outputs = self._module.task, self._module(inputs)
+        metric, loss = list(self._metrics.values())[index]
+        metric.update(*task.judged(outputs, targets))
+        loss.update(task.loss(outputs, targets), weight=len(targets))
 
     def log(self) -> None:
+        judged = self._module.task.metric
         values: dict[str, Tensor] = {}
         parts: dict[str, list[Tensor]] = {}
-        for name, (accuracy, loss) in self._metrics.items():
-            for kind, metric in (("acc", accuracy), ("loss", loss)):
+        for name, both in self._metrics.items():
+            for kind, metric in zip((judged, "loss"), both, strict=True):
                 values[f"{name}/{kind}"] = value = metric.compute()
                 part = name.partition("/")[0]
                 parts.setdefault(f"{part}/{kind}", []).append(value)
         values |= {name: torch.stack(found).mean() for name, found in parts.items()}
         for name, value in values.items():
-            shown = name in ("val/acc", "test/acc")
+            shown = name in (f"val/{judged}", f"test/{judged}")
             # equal on all ranks already; sync_dist is for Lightning's peace of mind
             self._module.log(name, value, prog_bar=shown, sync_dist=True, batch_size=1)
 
