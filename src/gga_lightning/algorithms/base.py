@@ -1,7 +1,5 @@
 """What all base algorithms share: featurizer and classifier, domain loss, evaluation."""
 
-import importlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -11,8 +9,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
 
+from gga_lightning.algorithms.needs import require_offers
+from gga_lightning.algorithms.passes import PassMetrics
 from gga_lightning.algorithms.prediction import predict
 from gga_lightning.tasks import CLASSIFICATION, Task
 
@@ -30,11 +29,6 @@ DomainBatch = tuple[Tensor, Tensor]
 Batch = Mapping[str, DomainBatch]
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
-_NEEDS = {
-    "classes": "one class for each sample",
-    "logits": "outputs that are logits",
-    "vectors": "one feature vector for each sample",
-}
 
 
 def pool(batch: Batch) -> DomainBatch:
@@ -147,7 +141,7 @@ class DomainGeneralizer(LightningModule):
                 the task needs.
         """
         super().__init__()
-        _check_task(type(self), task)
+        require_offers(type(self), task)
         features = getattr(featurizer, "out_features", None)
         if not isinstance(features, int):
             raise ValueError(
@@ -317,7 +311,7 @@ class DomainGeneralizer(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Prepares the metrics of the validation dataloaders."""
-        self._evaluation = _PassMetrics("val", self.trainer.val_dataloaders, self)
+        self._evaluation = PassMetrics("val", self.trainer.val_dataloaders, self)
 
     def validation_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch of one validation dataloader."""
@@ -329,7 +323,7 @@ class DomainGeneralizer(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Prepares the metrics of the test dataloaders."""
-        self._evaluation = _PassMetrics("test", self.trainer.test_dataloaders, self)
+        self._evaluation = PassMetrics("test", self.trainer.test_dataloaders, self)
 
     def test_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch of one test dataloader."""
@@ -338,73 +332,3 @@ class DomainGeneralizer(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs each dataloader's and each part's metrics."""
         self._evaluation.log()
-
-
-def _check_task(kind: type[DomainGeneralizer], task: Task) -> None:
-    """Refuses an algorithm that needs something that the task does not have."""
-    missing = [need for need in kind.needs if need not in task.offers]
-    if missing:
-        raise ValueError(
-            f"{kind.__name__} needs {' and '.join(_NEEDS[need] for need in missing)}, which the "
-            f"task {task.name} does not have. These algorithms work with it: "
-            f"{', '.join(_working_with(task))}."
-        )
-
-
-def _working_with(task: Task) -> list[str]:
-    """The names of this package's algorithms that a task has all for."""
-    package = importlib.import_module(__package__)  # whole by now, and it imports this module
-    kinds = [getattr(package, name) for name in package.__all__]
-    return [
-        kind.__name__
-        for kind in kinds
-        if isinstance(kind, type)
-        and issubclass(kind, DomainGeneralizer)
-        and kind is not DomainGeneralizer
-        and task.offers.issuperset(kind.needs)
-    ]
-
-
-class _PassMetrics:
-    """One pass over the evaluation dataloaders: metric and mean loss of each, by its name."""
-
-    def __init__(self, stage: str, dataloaders: Any, module: DomainGeneralizer) -> None:
-        self._module = module
-        self._metrics = {
-            name: (
-                module.task.make_metric(module.num_classes).to(module.device),
-                MeanMetric(nan_strategy=math.nan).to(module.device),
-            )
-            for name in _names(stage, dataloaders)
-        }
-
-    def update(self, index: int, batch: DomainBatch) -> None:
-        inputs, targets = batch
-        task, outputs = self._module.task, self._module(inputs)
-        metric, loss = list(self._metrics.values())[index]
-        metric.update(*task.judged(outputs, targets))
-        loss.update(task.loss(outputs, targets), weight=len(targets))
-
-    def log(self) -> None:
-        judged = self._module.task.metric
-        values: dict[str, Tensor] = {}
-        parts: dict[str, list[Tensor]] = {}
-        for name, both in self._metrics.items():
-            for kind, metric in zip((judged, "loss"), both, strict=True):
-                values[f"{name}/{kind}"] = value = metric.compute()
-                part = name.partition("/")[0]
-                parts.setdefault(f"{part}/{kind}", []).append(value)
-        values |= {name: torch.stack(found).mean() for name, found in parts.items()}
-        for name, value in values.items():
-            shown = name in (f"val/{judged}", f"test/{judged}")
-            # equal on all ranks already; sync_dist is for Lightning's peace of mind
-            self._module.log(name, value, prog_bar=shown, sync_dist=True, batch_size=1)
-
-
-def _names(stage: str, dataloaders: Any) -> list[str]:
-    """The dataloaders' names as ``<part>/<domain>``, or by their place where they have none."""
-    if isinstance(dataloaders, Mapping):
-        return [name if "/" in name else f"{stage}/{name}" for name in dataloaders]
-    if isinstance(dataloaders, list | tuple):
-        return [f"{stage}/{index}" for index in range(len(dataloaders))]
-    return [f"{stage}/all"]

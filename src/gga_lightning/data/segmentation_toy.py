@@ -24,6 +24,7 @@ _CLASSES = {
 Random = np.random.Generator
 Array = NDArray[np.float64]
 Mask = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
 
 
 class SegmentationToy:
@@ -109,7 +110,7 @@ def _draw_mask(random: Random) -> Mask:
     return mask
 
 
-def _paint(mask: Mask, change: Callable[[Mask, Array, Random], Array], random: Random) -> NDArray:
+def _paint(mask: Mask, change: Callable[[Mask, Array, Random], Array], random: Random) -> Pixels:
     """A picture of a mask, uint8 of shape (3, 32, 32)."""
     colours = random.uniform(0.6, 1.0, (len(_KINDS) + 1, 3))
     colours[0] = random.uniform(0.1, 0.35, 3)

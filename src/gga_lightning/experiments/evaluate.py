@@ -73,6 +73,24 @@ class Accuracy(NamedTuple):
         return self.accuracy
 
 
+class Score(NamedTuple):
+    """How good a model is on a domain, by the metric of another task than classification.
+
+    Attributes:
+        domain: The domain.
+        part: See :class:`Accuracy`.
+        samples: How many there are.
+        metric: The metric's name, such as ``"rmse"``.
+        value: Its value.
+    """
+
+    domain: str
+    part: str
+    samples: int
+    metric: str
+    value: float
+
+
 def evaluate(
     folder: str | Path,
     selection: str = DEFAULT_SELECTION,
@@ -100,7 +118,8 @@ def evaluate(
 
     Raises:
         ValueError: If the data have a class that the model does not know (other outputs than the
-            model, if the task is not classification), or inputs of another shape, if an override is not one of data, or as :func:`load_model`.
+            model, if the task is not classification), or inputs of another shape, if an override
+            is not one of data, or as :func:`load_model`.
     """
     folder = Path(folder)
     module = load_model(folder, selection, trust=trust)
@@ -134,24 +153,6 @@ def evaluate(
         else:
             found.append(Score(domain, part, size, metric.name, value))
     return found
-
-
-class Score(NamedTuple):
-    """How good a model is on a domain, by the metric of another task than classification.
-
-    Attributes:
-        domain: The domain.
-        part: See :class:`Accuracy`.
-        samples: How many there are.
-        metric: The metric's name, such as ``"rmse"``.
-        value: Its value.
-    """
-
-    domain: str
-    part: str
-    samples: int
-    metric: str
-    value: float
 
 
 class WholeDomains(DomainLoaders):

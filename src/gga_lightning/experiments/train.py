@@ -27,6 +27,7 @@ from gga_lightning.callbacks import (
     RandomState,
 )
 from gga_lightning.data import DomainDataModule
+from gga_lightning.experiments import tasks
 from gga_lightning.experiments.apart import run_apart, starts_processes, typed_overrides
 from gga_lightning.experiments.checkpoints import save_checkpoint
 from gga_lightning.experiments.configuration import check_numbers, config_directory, explain
@@ -45,15 +46,6 @@ from gga_lightning.experiments.required import require_data
 from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, entry, select
 from gga_lightning.experiments.signals import exit_on_signals, resumable
 from gga_lightning.experiments.sweeps import domain_names, register
-from gga_lightning.experiments.tasks import (
-    check_targets,
-    make_featurizer,
-    make_task,
-    metric_of,
-    task_argument,
-    task_entries,
-    validation_score,
-)
 from gga_lightning.experiments.terminal import tidy, transcript
 from hydra_plugins.gga_lightning_sweeper import names_as_text
 
@@ -79,8 +71,8 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = make_data(config)
     module = make_algorithm(config, data)
-    check_targets(module.task, data)
-    metric = metric_of(module.task)
+    tasks.check_targets(module.task, data)
+    metric = tasks.metric_of(module.task)
     job, history = Job(folder), ValidationHistory()
     progress, watch = JobProgress(job), DivergenceWatch()
     chosen = _with_progress_bar(config, _instances(config.callbacks))
@@ -108,7 +100,7 @@ def train(
     searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
     result = {
         **description,
-        **task_entries(module.task),
+        **tasks.task_entries(module.task),
         "data_path": data_path(config),
         "steps": trainer.global_step,
         "diverged": watch.step,
@@ -173,9 +165,9 @@ def make_algorithm(config: DictConfig, data: DomainDataModule) -> DomainGenerali
         if name in facts and OmegaConf.is_missing(config.algorithm, name)
     }
     kind: type[DomainGeneralizer] = get_class(config.algorithm._target_)
-    task = make_task(config)
-    featurizer = make_featurizer(config, kind.featurizer_shape(data.input_shape), task)
-    left_open |= task_argument(kind, task)
+    task = tasks.make_task(config)
+    featurizer = tasks.make_featurizer(config, kind.featurizer_shape(data.input_shape), task)
+    left_open |= tasks.task_argument(kind, task)
     return instantiate(
         config.algorithm, featurizer=featurizer, num_classes=data.num_classes, **left_open
     )
@@ -272,7 +264,7 @@ def _job(config: DictConfig) -> float:
             result = run_apart(folder, hydra_config)
         else:
             result = _run(config, folder, hydra_config)
-        return validation_score(result)
+        return tasks.validation_score(result)
 
 
 def _check_domains(config: DictConfig, *, one_of_many: bool) -> None:

@@ -74,7 +74,7 @@ def parse_metric(result: Mapping[str, Any]) -> Metric:
         return ACCURACY
     kinds = {"name": str, "title": str, "higher_is_better": bool, "in_percent": bool}
     task = result.get("task")
-    right = isinstance(found, dict) and isinstance(task, str)
-    if not right or any(type(found.get(name)) is not kind for name, kind in kinds.items()):
+    right = isinstance(found, dict) and all(type(found.get(n)) is k for n, k in kinds.items())
+    if not right or not isinstance(task, str):
         raise ValueError(f"`metric` must describe the metric of `task`, is {found}")
     return Metric(task, **{name: found[name] for name in kinds})

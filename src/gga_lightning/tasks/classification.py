@@ -65,7 +65,7 @@ class Classification(Task):
         """Finds the most probable classes; see :meth:`Task.predictions`."""
         found: list[Prediction] = []
         for source, probabilities in zip(sources, outputs.softmax(1).tolist(), strict=True):
-            best = probabilities.index(max(probabilities))
+            best: int = probabilities.index(max(probabilities))
             named = dict(zip(classes, probabilities, strict=True))
             found.append(Prediction(classes[best], probabilities[best], named, source))
         return found
