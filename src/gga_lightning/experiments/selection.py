@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gga_lightning.experiments.tasks import metric_of
-from gga_lightning.report.metric import Metric
-from gga_lightning.report.results import earliest_best, part_means
+from gga_lightning.report.metric import Metric, earliest_best
+from gga_lightning.report.results import part_means
 
 __all__ = ["RULES", "ValidationHistory", "ValidationPass", "entry", "select"]
 
@@ -73,7 +73,7 @@ def select(
     """Applies the three rules that need one training only.
 
     The earliest evaluation wins a tie. Two accuracies are tied if they differ by no more than
-    rounding, see :func:`gga_lightning.report.results.earliest_best`.
+    rounding, see :func:`gga_lightning.report.metric.earliest_best`.
 
     Args:
         evaluations: All evaluations of a training, in order; at least one.

@@ -1,10 +1,13 @@
 """By what a run's models are judged: the accuracy, or the metric of another task."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ACCURACY", "Metric", "parse_metric"]
+__all__ = ["ACCURACY", "Metric", "earliest_best", "parse_metric", "rounding"]
+
+_TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,21 @@ class Metric:
         """Writes a value, such as ``81.3%`` or ``0.0421``."""
         return f"{value:.1%}" if self.in_percent else f"{value:.4g}"
 
-    def number(self, value: float, *, sign: bool = False) -> str:
-        """Writes a value that was multiplied by the scale, for a column of a table."""
-        plus = "+" if sign else ""
-        return f"{value:{plus}.1f}" if self.in_percent else f"{value:{plus}.4g}"
+    def number(self, value: float) -> str:
+        """Writes a value, multiplied by the scale, in a table."""
+        return f"{value:.1f}" if self.in_percent else f"{value:.4g}"
+
+    def error(self, value: float) -> str:
+        """Writes the error of such a value."""
+        return f"{value:.1f}" if self.in_percent else f"{value:.2g}"
+
+    def difference(self, value: float) -> str:
+        """Writes the difference of two such values, with its sign."""
+        return f"{value:+.1f}" if self.in_percent else f"{value:+.3g}"
 
 
 ACCURACY = Metric()
+"""The metric of classification."""
 
 
 def parse_metric(result: Mapping[str, Any]) -> Metric:
@@ -78,3 +89,45 @@ def parse_metric(result: Mapping[str, Any]) -> Metric:
     if not right or not isinstance(task, str):
         raise ValueError(f"`metric` must describe the metric of `task`, is {found}")
     return Metric(task, **{name: found[name] for name in kinds})
+
+
+def earliest_best(values: Iterable[float], *, higher_is_better: bool = True) -> int:
+    """Finds the best value; the earliest wins a tie.
+
+    Checkpoints, ``result.json`` and reports all use this rule. A later value is better only if it
+    exceeds the best one before it by more than rounding: 1e-6, or for values above 1 that share of
+    them. The choice among the first n values is therefore known when the n-th arrives. NaN is
+    worse than any other value.
+
+    Args:
+        values: At least one.
+        higher_is_better: Whether the best value is the highest. If not, it is the lowest.
+
+    Returns:
+        Its index.
+
+    Example:
+        >>> earliest_best([0.25, 0.5, 0.5 + 6e-8, 0.5])
+        1
+        >>> earliest_best([0.25, 0.5, 0.125], higher_is_better=False)
+        2
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    listed = [-math.inf if math.isnan(value) else sign * value for value in values]
+    best = 0
+    for index, value in enumerate(listed):
+        if value > listed[best] + rounding(listed[best]):
+            best = index
+    return best
+
+
+def rounding(value: float) -> float:
+    """Computes how far two values that count as equal may differ.
+
+    Args:
+        value: One of them.
+
+    Returns:
+        The rounding error of metrics, which are logged in single precision.
+    """
+    return _TIE * max(1.0, abs(value)) if math.isfinite(value) else 0.0

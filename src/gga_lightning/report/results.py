@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from gga_lightning.report.metric import ACCURACY, Metric, parse_metric
+from gga_lightning.report.metric import ACCURACY, Metric, earliest_best, parse_metric, rounding
 
 __all__ = [
     "RecordedPass",
@@ -17,14 +17,12 @@ __all__ = [
     "Search",
     "Selection",
     "Trial",
-    "earliest_best",
     "parse_result",
     "part_means",
     "same_selection",
     "seen_groups",
 ]
 
-_TIE = 1e-6  # accuracies are logged in single precision: closer ones are equal
 # Rule to what it maximizes. SWAD's selection is of averaged weights, which no evaluation has.
 _CRITERIA = {"training_domain_validation": "val_acc", "oracle": "oracle_acc", "last": "step"}
 _TEXTS = ("data", "algorithm", "annealing", "backbone", "config_hash")
@@ -44,9 +42,9 @@ class RecordedPass:
 
     Attributes:
         step: Number of optimizer steps taken.
-        accuracies: In [0, 1], or values of another metric, by part: ``val/<source>``; ``test/<held out>``, which is reported;
-            and the smaller part ``oracle/<held out>``, or ``seen/<held out>``, whose groups were
-            trained on in other domains.
+        accuracies: In [0, 1], or values of another metric, by part: ``val/<source>``;
+            ``test/<held out>``, which is reported; and the smaller part ``oracle/<held out>``, or
+            ``seen/<held out>``, whose groups were trained on in other domains.
     """
 
     step: int
@@ -219,44 +217,9 @@ def seen_groups(run: Run) -> Run | None:
     return replace(run, evaluations=evaluations, selections=selections)
 
 
-def earliest_best(values: Iterable[float], *, higher_is_better: bool = True) -> int:
-    """Finds the best value; the earliest wins a tie.
-
-    Checkpoints, ``result.json`` and reports all use this rule. A later value is better only if it
-    exceeds the best one before it by more than rounding: 1e-6, or for values above 1 that share of
-    them. The choice among the first n values is therefore known when the n-th arrives. NaN is
-    worse than any other value.
-
-    Args:
-        values: At least one.
-        higher_is_better: Whether the best value is the highest. If not, it is the lowest.
-
-    Returns:
-        Its index.
-
-    Example:
-        >>> earliest_best([0.25, 0.5, 0.5 + 6e-8, 0.5])
-        1
-        >>> earliest_best([0.25, 0.5, 0.125], higher_is_better=False)
-        2
-    """
-    sign = 1.0 if higher_is_better else -1.0
-    listed = [-math.inf if math.isnan(value) else sign * value for value in values]
-    best = 0
-    for index, value in enumerate(listed):
-        if value > listed[best] + _rounding(listed[best]):
-            best = index
-    return best
-
-
-def _rounding(value: float) -> float:
-    """How far a value may differ from another one that it equals."""
-    return _TIE * max(1.0, abs(value)) if math.isfinite(value) else 0.0
-
-
 def same_selection(one: Selection, other: Selection) -> bool:
     """Compares two selections, up to the precision in which accuracies are logged."""
-    return all(abs(a - b) <= _rounding(a) for a, b in zip(one, other, strict=True))
+    return all(abs(a - b) <= rounding(a) for a, b in zip(one, other, strict=True))
 
 
 def part_means(accuracies: Mapping[str, float]) -> tuple[float, float, float]:
