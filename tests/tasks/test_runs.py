@@ -98,15 +98,15 @@ def test_from_training_to_report(task, annealing, run, monkeypatch, tmp_path, ca
     assert score.value == pytest.approx(chosen[f"test_{metric}"], abs=1e-5)
 
     # predicts
-    Image.new("RGB", (40, 50), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (40, 50), "red").save("red.png")  # in tmp_path
     model = evaluate.load_model(folder)
-    one = model.predict(tmp_path / "red.png")
-    assert predict.main([str(folder), str(tmp_path / "red.png"), "--format", "json"]) == 0
+    one = model.predict("red.png")
+    assert predict.main([str(folder), "red.png", "--format", "json"]) == 0
     row = json.loads(capsys.readouterr().out)
-    assert row.pop("file") == str(tmp_path / "red.png")
-    assert row == pytest.approx(one.entries()) if task == "regression" else row == one.entries()
+    assert row.pop("file") == "red.png"
+    assert row == one.entries()
     for kind in ("csv", "table"):
-        assert predict.main([str(folder), str(tmp_path / "red.png"), "--format", kind]) == 0
+        assert predict.main([str(folder), "red.png", "--format", kind]) == 0
         assert "red.png" in capsys.readouterr().out
 
     # reported
