@@ -18,7 +18,15 @@ from gga_lightning.experiments.train import main
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # Of these the Python is run; other pages need data of their own, and predict.md has its own test.
-RUN = ["index.md", "faq.md", "coming-from.md", "start/*.md", "concepts/*.md", "how-to/*.md"]
+RUN = [
+    "index.md",
+    "faq.md",
+    "coming-from.md",
+    "tasks.md",
+    "start/*.md",
+    "concepts/*.md",
+    "how-to/*.md",
+]
 PAGES = sorted(path for pattern in RUN for path in DOCS.glob(pattern))
 WITH_COMMANDS = [*PAGES, *sorted(set(DOCS.glob("*.md")) - set(PAGES)), DOCS.parent / "README.md"]
 # What a setting that is shown without its group may belong to.

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["Adversarial"]
 
@@ -42,6 +43,8 @@ class Adversarial(ManualGeneralizer):
         [0.001, 5e-05]
     """
 
+    needs = ("vectors",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -58,6 +61,7 @@ class Adversarial(ManualGeneralizer):
         dropout: float = 0.0,
         discriminator_optimizer: Mapping[str, Any] | None = None,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -80,11 +84,12 @@ class Adversarial(ManualGeneralizer):
             discriminator_optimizer: Settings of the optimizer that differ for the discriminator,
                 such as ``{"lr": 1e-4, "betas": (0.5, 0.9)}``.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         for name, value, minimum in (
             ("num_domains", num_domains, 2),
             ("adversary_weight", adversary_weight, 0),
@@ -171,7 +176,7 @@ class Adversarial(ManualGeneralizer):
         """
         inputs, targets = pool(batch)
         features = self.featurizer(inputs)
-        loss = functional.cross_entropy(self.classifier(features), targets)
+        loss = self.task.loss(self.classifier(features), targets)
         reversed_features = _Reversed.apply(features, self._weight())
         return loss + self._against(batch, reversed_features, targets)
 
@@ -192,7 +197,7 @@ class Adversarial(ManualGeneralizer):
             moved = [param for param in self._discriminating() if param.requires_grad]
         else:
             features = self.featurizer(inputs)
-            loss = functional.cross_entropy(self.classifier(features), targets)
+            loss = self.task.loss(self.classifier(features), targets)
             loss = loss - self.adversary_weight * self._against(batch, features, targets)
             fixed = {id(param) for param in self._discriminating()}
             moved = [param for param in self.trained if id(param) not in fixed]
@@ -208,7 +213,10 @@ class Adversarial(ManualGeneralizer):
             )
         places = {name: place for place, name in enumerate(sorted(batch))}
         domains = torch.cat(
-            [torch.full_like(own, places[name]) for name, (_, own) in batch.items()]
+            [
+                torch.full((len(own),), places[name], device=own.device)
+                for name, (_, own) in batch.items()
+            ]
         )
         seen = self.condition(features, targets)
         if self.gradient_penalty and not seen.requires_grad:

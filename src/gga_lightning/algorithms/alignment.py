@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.base import (
     ADAM,
@@ -16,6 +15,7 @@ from gga_lightning.algorithms.base import (
     pool,
     require_domains,
 )
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["FeatureAlignment"]
 
@@ -37,6 +37,8 @@ class FeatureAlignment(DomainGeneralizer, ABC):
         tensor(1.)
     """
 
+    needs = ("vectors",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -44,6 +46,7 @@ class FeatureAlignment(DomainGeneralizer, ABC):
         *,
         gamma: float = 1.0,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -52,8 +55,9 @@ class FeatureAlignment(DomainGeneralizer, ABC):
             num_classes: How many classes there are.
             gamma: The penalty's weight.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         self.gamma = gamma
 
     @abstractmethod
@@ -102,6 +106,6 @@ class FeatureAlignment(DomainGeneralizer, ABC):
         features = self.featurizer(pool(batch)[0])
         sizes = [len(own) for own in targets]
         logits = self.classifier(features).split(sizes)
-        losses = [functional.cross_entropy(z, y) for z, y in zip(logits, targets, strict=True)]
+        losses = [self.task.loss(z, y) for z, y in zip(logits, targets, strict=True)]
         penalty = self.penalty(features.split(sizes))
         return torch.stack(losses).mean() + self.gamma * penalty

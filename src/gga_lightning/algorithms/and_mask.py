@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["ANDMask"]
 
@@ -36,6 +37,7 @@ class ANDMask(ManualGeneralizer):
         *,
         tau: float = 1.0,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -45,11 +47,12 @@ class ANDMask(ManualGeneralizer):
             tau: The smallest absolute mean of the signs with which a coordinate is kept, in [0, 1].
                 With 1, all signs must agree.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``tau`` is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not 0 <= tau <= 1:
             raise ValueError(f"`tau` must be in [0, 1], got {tau}.")
         self.tau = tau

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from gga_lightning.algorithms.base import ADAM, DomainGeneralizer, OptimizerFactory
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["Annealed", "AnnealedPenalty"]
 
@@ -37,6 +38,7 @@ class Annealed(DomainGeneralizer):
         anneal_steps: int,
         *,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -45,11 +47,12 @@ class Annealed(DomainGeneralizer):
             num_classes: How many classes there are.
             anneal_steps: Number of optimizer steps before the objective changes; not negative.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``anneal_steps`` is negative.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if anneal_steps < 0:
             raise ValueError(f"`anneal_steps` must not be negative, got {anneal_steps}.")
         self.anneal_steps = anneal_steps
@@ -105,6 +108,7 @@ class AnnealedPenalty(Annealed):
         anneal_steps: int,
         *,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -114,8 +118,9 @@ class AnnealedPenalty(Annealed):
             penalty_weight: The penalty's weight from ``anneal_steps`` on.
             anneal_steps: Number of optimizer steps before that; not negative.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, anneal_steps, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, anneal_steps, optimizer=optimizer, task=task)
         self.penalty_weight = penalty_weight
 
     @property

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["Arith"]
 
@@ -52,6 +53,7 @@ class Arith(ManualGeneralizer):
         *,
         inner_lr: float = 0.01,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -60,11 +62,12 @@ class Arith(ManualGeneralizer):
             num_classes: How many classes there are.
             inner_lr: The learning rate of the walk; positive.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``inner_lr`` is not positive.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not inner_lr > 0:
             raise ValueError(f"`inner_lr` must be positive, got {inner_lr}.")
         self.inner_lr = inner_lr

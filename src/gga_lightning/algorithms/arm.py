@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["ARM"]
 
@@ -42,6 +42,7 @@ class ARM(DomainGeneralizer):
         input_shape: Sequence[int],
         support_size: int = 32,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -52,11 +53,12 @@ class ARM(DomainGeneralizer):
             input_shape: Shape of one image, ``(channels, height, width)``.
             support_size: Images in a support set; at least 1.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if len(input_shape) != 3:
             raise ValueError(
                 "`input_shape` must be that of an image, (channels, height, width), got "
@@ -106,7 +108,7 @@ class ARM(DomainGeneralizer):
         """
         inputs, targets = pool(batch)
         sizes = [len(own) for _, own in batch.values()]
-        return functional.cross_entropy(self._logits(inputs, sizes), targets)
+        return self.task.loss(self._logits(inputs, sizes), targets)
 
     def _logits(self, inputs: Tensor, sizes: Sequence[int]) -> Tensor:
         """The logits of images of several domains, so many of each."""

@@ -1,20 +1,19 @@
 """Base of all algorithms: featurizer and classifier, domain loss, evaluation."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
-from gga_lightning.algorithms.prediction import Prediction, predict
+from gga_lightning.algorithms.needs import require_offers
+from gga_lightning.algorithms.passes import PassMetrics
+from gga_lightning.algorithms.prediction import predict
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = [
     "ADAM",
@@ -83,13 +82,19 @@ class DomainGeneralizer(LightningModule):
     the plain risk. Training batches are ``{domain: (inputs, targets)}``. Evaluation dataloaders are
     named ``"<part>/<domain>"``, as :class:`gga_lightning.data.DomainDataModule` makes them. Each
     logs ``<part>/<domain>/acc`` and ``<part>/<domain>/loss``, and each part logs their means over
-    its domains. The most important of these is ``val/acc`` (training-domain validation).
+    its domains. The most important of these is ``val/acc`` (training-domain validation). With
+    another ``task`` than classification, ``acc`` is the metric of the task, such as ``rmse``.
 
     Attributes:
+        needs: What the algorithm needs of a task, of ``"classes"``, ``"logits"`` and
+            ``"vectors"``, see :class:`gga_lightning.tasks.Task`. An algorithm that needs nothing
+            but a loss works with every task.
+        task: What the targets are, and how outputs are judged.
         featurizer: From inputs to features.
-        classifier: From features to one logit a class, a linear layer.
+        classifier: From features to one logit a class, or to the task's outputs, a linear layer.
         classes: The classes' names, for predictions; ``"0"``, ``"1"`` and so on until they are
-            set, as :func:`gga_lightning.experiments.evaluate.load_model` does.
+            set, as :func:`gga_lightning.experiments.evaluate.load_model` does. For other tasks,
+            the names of the outputs.
         domains: The names of the domains of its data, if known.
         input_shape: Shape of one input, if known.
         preprocess: Makes an input of an image (a path, bytes, a PIL image, a uint8 tensor); None
@@ -104,34 +109,43 @@ class DomainGeneralizer(LightningModule):
         torch.Size([3, 2])
     """
 
+    needs: ClassVar[Sequence[str]] = ()
+
     def __init__(
         self,
         featurizer: nn.Module,
         num_classes: int,
         *,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
         Args:
             featurizer: A module with an attribute ``out_features``, such as those in
                 :mod:`gga_lightning.backbones`.
-            num_classes: How many classes there are.
+            num_classes: How many classes there are, or how many labels or values with another
+                task.
             optimizer: Makes the optimizer from the parameters, or from groups of them as
                 dictionaries where the featurizer has an ``lr_factor`` other than 1.
+            task: What to predict: a :class:`gga_lightning.tasks.Task`.
 
         Raises:
-            ValueError: If the featurizer does not say how many features it gives.
+            ValueError: If the algorithm needs something that the task does not have, or the
+                featurizer does not say how many features it gives, or gives no such features as
+                the task needs.
         """
         super().__init__()
+        require_offers(type(self), task)
         features = getattr(featurizer, "out_features", None)
         if not isinstance(features, int):
             raise ValueError(
                 "`featurizer` must have an attribute `out_features`, the length of its feature "
                 f"vector, as an integer; {type(featurizer).__name__} has {features!r}."
             )
+        self.task = task
         self.featurizer = featurizer
-        self.classifier = nn.Linear(features, num_classes)
+        self.classifier = task.make_classifier(featurizer, features, num_classes)
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.classes = [str(number) for number in range(num_classes)]
@@ -158,22 +172,22 @@ class DomainGeneralizer(LightningModule):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            The mean cross-entropy over all samples, a scalar.
+            The mean loss over all samples, a scalar.
         """
         return self.domain_loss(pool(batch))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Computes logits.
+        """Computes logits, or the task's outputs.
 
         Args:
             inputs: Shape ``(N, ...)``.
 
         Returns:
-            Shape ``(N, num_classes)``.
+            Shape ``(N, num_classes)``; ``(N, num_classes, H, W)`` for segmentation.
         """
         return self.classifier(self.featurizer(inputs))
 
-    def predict(self, images: Any, *, batch_size: int = 64) -> Prediction | list[Prediction]:
+    def predict(self, images: Any, *, batch_size: int = 64) -> Any:
         """Predicts the class of one image, or of each image of a collection.
 
         The model predicts in evaluation mode, without gradients, on its own device. The modes of
@@ -191,7 +205,10 @@ class DomainGeneralizer(LightningModule):
                 predict from all images of a batch, which should be of one domain.
 
         Returns:
-            A :class:`Prediction` for an image, a list of them for a collection.
+            A :class:`Prediction` for an image, a list of them for a collection; for other tasks a
+            :class:`~gga_lightning.tasks.LabelsPrediction`,
+            :class:`~gga_lightning.tasks.ValuesPrediction` or
+            :class:`~gga_lightning.tasks.MaskPrediction`.
 
         Raises:
             ValueError: If ``batch_size`` is less than 1, an image is of another kind or cannot be
@@ -214,13 +231,13 @@ class DomainGeneralizer(LightningModule):
         """Computes a domain's risk, what the gradient callbacks compare between domains.
 
         Args:
-            domain_batch: Inputs and integer targets of one domain.
+            domain_batch: Inputs and targets of one domain.
 
         Returns:
-            The mean cross-entropy, a scalar.
+            The mean of the task's loss, which is the cross-entropy for classification, a scalar.
         """
         inputs, targets = domain_batch
-        return functional.cross_entropy(self(inputs), targets)
+        return self.task.loss(self(inputs), targets)
 
     def logits_by_domain(self, batch: Batch) -> list[Tensor]:
         """Computes each domain's logits, in one pass over the joined batch.
@@ -229,7 +246,7 @@ class DomainGeneralizer(LightningModule):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            D tensors of shape ``(N_e, num_classes)``.
+            D tensors of shape ``(N_e, num_classes)``, or of the task's outputs.
         """
         sizes = [len(targets) for _, targets in batch.values()]
         return list(self(pool(batch)[0]).split(sizes))
@@ -241,10 +258,10 @@ class DomainGeneralizer(LightningModule):
             batch: Domain name to (inputs, targets).
 
         Returns:
-            The domains' mean cross-entropies, shape ``(D,)``.
+            The domains' mean losses, shape ``(D,)``.
         """
         pairs = zip(self.logits_by_domain(batch), batch.values(), strict=True)
-        return torch.stack([functional.cross_entropy(z, targets) for z, (_, targets) in pairs])
+        return torch.stack([self.task.loss(z, targets) for z, (_, targets) in pairs])
 
     def mean_over_processes(self, tensor: Tensor) -> Tensor:
         """Averages what each process found on its own samples.
@@ -289,7 +306,7 @@ class DomainGeneralizer(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Prepares the metrics of the validation dataloaders."""
-        self._evaluation = _PassMetrics("val", self.trainer.val_dataloaders, self)
+        self._evaluation = PassMetrics("val", self.trainer.val_dataloaders, self)
 
     def validation_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch of one validation dataloader."""
@@ -301,7 +318,7 @@ class DomainGeneralizer(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Prepares the metrics of the test dataloaders."""
-        self._evaluation = _PassMetrics("test", self.trainer.test_dataloaders, self)
+        self._evaluation = PassMetrics("test", self.trainer.test_dataloaders, self)
 
     def test_step(self, batch: DomainBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch of one test dataloader."""
@@ -310,47 +327,3 @@ class DomainGeneralizer(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs each dataloader's and each part's metrics."""
         self._evaluation.log()
-
-
-class _PassMetrics:
-    """One pass over the evaluation dataloaders: accuracy and mean loss of each, by its name."""
-
-    def __init__(self, stage: str, dataloaders: Any, module: DomainGeneralizer) -> None:
-        self._module = module
-        self._metrics = {
-            name: (
-                MulticlassAccuracy(module.num_classes, average="micro").to(module.device),
-                MeanMetric(nan_strategy=math.nan).to(module.device),
-            )
-            for name in _names(stage, dataloaders)
-        }
-
-    def update(self, index: int, batch: DomainBatch) -> None:
-        inputs, targets = batch
-        logits = self._module(inputs)
-        accuracy, loss = list(self._metrics.values())[index]
-        accuracy.update(logits, targets)
-        loss.update(functional.cross_entropy(logits, targets), weight=len(targets))
-
-    def log(self) -> None:
-        values: dict[str, Tensor] = {}
-        parts: dict[str, list[Tensor]] = {}
-        for name, (accuracy, loss) in self._metrics.items():
-            for kind, metric in (("acc", accuracy), ("loss", loss)):
-                values[f"{name}/{kind}"] = value = metric.compute()
-                part = name.partition("/")[0]
-                parts.setdefault(f"{part}/{kind}", []).append(value)
-        values |= {name: torch.stack(found).mean() for name, found in parts.items()}
-        for name, value in values.items():
-            shown = name in ("val/acc", "test/acc")
-            # equal on all ranks already; sync_dist is for Lightning's peace of mind
-            self._module.log(name, value, prog_bar=shown, sync_dist=True, batch_size=1)
-
-
-def _names(stage: str, dataloaders: Any) -> list[str]:
-    """The dataloaders' names as ``<part>/<domain>``, or by their place where they have none."""
-    if isinstance(dataloaders, Mapping):
-        return [name if "/" in name else f"{stage}/{name}" for name in dataloaders]
-    if isinstance(dataloaders, list | tuple):
-        return [f"{stage}/{index}" for index in range(len(dataloaders))]
-    return [f"{stage}/all"]

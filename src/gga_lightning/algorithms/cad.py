@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, OptimizerFactory
 from gga_lightning.algorithms.contrastive_bottleneck import ContrastiveBottleneck
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["CAD"]
 
@@ -39,6 +40,7 @@ class CAD(ContrastiveBottleneck):
         normalize: bool = False,
         anchors: Literal["all", "repeated"] = "all",
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -51,6 +53,7 @@ class CAD(ContrastiveBottleneck):
             anchors: The samples that take part: ``"all"``, or ``"repeated"`` for those whose class
                 another sample of the batch has.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
@@ -62,7 +65,13 @@ class CAD(ContrastiveBottleneck):
             temperature=temperature,
             normalize=normalize,
             optimizer=optimizer,
+            task=task,
         )
+        if anchors == "repeated" and "classes" not in task.offers:
+            raise ValueError(
+                f"`anchors` must be 'all' for the task {task.name}, which has no class for each "
+                "sample, got 'repeated'."
+            )
         if anchors not in ("all", "repeated"):
             raise ValueError(f"`anchors` must be 'all' or 'repeated', got {anchors!r}.")
         self.anchors = anchors

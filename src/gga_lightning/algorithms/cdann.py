@@ -29,6 +29,8 @@ class CDANN(Adversarial):
         False
     """
 
+    needs = ("classes", "vectors")
+
     def add_parts(self) -> None:
         """Adds the classes' embedding; see :class:`Adversarial`."""
         self.class_embedding = nn.Embedding(self.num_classes, self.classifier.in_features)

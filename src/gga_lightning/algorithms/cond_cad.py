@@ -28,6 +28,8 @@ class CondCAD(ContrastiveBottleneck):
         tensor(0.)
     """
 
+    needs = ("classes", "vectors")
+
     def choose(self, same_class: Tensor, same_domain: Tensor) -> tuple[Tensor, Tensor]:
         """Chooses the candidates and the samples that take part."""
         return same_class, (same_class & ~same_domain).any(1)

@@ -14,6 +14,7 @@ from gga_lightning.algorithms.base import (
     pool,
     require_domains,
 )
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["ContrastiveBottleneck"]
 
@@ -48,6 +49,8 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
         tensor(0.)
     """
 
+    needs = ("vectors",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -57,6 +60,7 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
         temperature: float = 0.1,
         normalize: bool = False,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -67,11 +71,12 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
             temperature: What products of features are divided by (T); positive.
             normalize: Whether features are scaled to length 1 in the term.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not penalty_weight >= 0:
             raise ValueError(f"`penalty_weight` must not be negative, got {penalty_weight}.")
         if not temperature > 0:
@@ -86,7 +91,7 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
 
         Args:
             same_class: Whether two samples have the same class, shape ``(N, N)``; False on the
-                diagonal.
+                diagonal, and everywhere if the task has no classes.
             same_domain: Whether two samples have the same domain, shape ``(N, N)``; True on the
                 diagonal.
 
@@ -107,7 +112,7 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
         require_domains(batch, type(self).__name__)
         inputs, targets = pool(batch)
         features = self.featurizer(inputs)
-        loss = functional.cross_entropy(self.classifier(features), targets)
+        loss = self.task.loss(self.classifier(features), targets)
         sizes = torch.tensor([len(own) for _, own in batch.values()])
         domains = torch.arange(len(batch)).repeat_interleave(sizes).to(targets.device)
         return loss + self.penalty_weight * self.mixing(features, targets, domains)
@@ -123,9 +128,10 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
         Returns:
             A scalar; 0 if no sample takes part.
         """
-        same_class = targets[:, None] == targets[None, :]
-        same_class = same_class.fill_diagonal_(False)
         same_domain = domains[:, None] == domains[None, :]
+        same_class = torch.zeros_like(same_domain)
+        if "classes" in self.task.offers:
+            same_class = (targets[:, None] == targets[None, :]).fill_diagonal_(False)
         candidates, taking_part = self.choose(same_class, same_domain)
         with torch.autocast(features.device.type, enabled=False):  # products have large exponents
             wide = features.to(torch.promote_types(features.dtype, torch.float32))

@@ -6,6 +6,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["CutMix"]
 
@@ -29,6 +30,8 @@ class CutMix(DomainGeneralizer):
         True
     """
 
+    needs = ("classes",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -36,6 +39,7 @@ class CutMix(DomainGeneralizer):
         *,
         alpha: float = 1.0,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -44,11 +48,12 @@ class CutMix(DomainGeneralizer):
             num_classes: How many classes there are.
             alpha: Both parameters of the Beta distribution; positive.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is not positive.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not alpha > 0:
             raise ValueError(f"`alpha` must be positive, got {alpha}.")
         self._cutmix = v2.CutMix(alpha=alpha, num_classes=num_classes)

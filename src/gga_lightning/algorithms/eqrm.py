@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.annealed import Annealed
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["EQRM"]
 
@@ -50,6 +51,7 @@ class EQRM(Annealed):
         lr_after: float | None = None,
         gradient: Literal["exact", "endpoints"] = "exact",
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -61,11 +63,12 @@ class EQRM(Annealed):
             lr_after: The learning rate afterwards; unchanged if None.
             gradient: ``"exact"`` or ``"endpoints"``, see above.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, burnin_steps, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, burnin_steps, optimizer=optimizer, task=task)
         if not 0 < quantile < 1:
             raise ValueError(f"`quantile` must be in (0, 1), got {quantile}.")
         if gradient not in ("exact", "endpoints"):

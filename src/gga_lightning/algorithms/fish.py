@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["Fish"]
 
@@ -45,6 +46,7 @@ class Fish(ManualGeneralizer):
         *,
         meta_lr: float = 0.5,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -53,11 +55,12 @@ class Fish(ManualGeneralizer):
             num_classes: How many classes there are.
             meta_lr: The part of the walk that is kept, in (0, 1].
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``meta_lr`` is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not 0 < meta_lr <= 1:
             raise ValueError(f"`meta_lr` must be in (0, 1], got {meta_lr}.")
         self.meta_lr = meta_lr

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.annealed import AnnealedPenalty
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, pool, require_domains
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["Fishr"]
 
@@ -18,9 +18,9 @@ class Fishr(AnnealedPenalty):
     with the weights. The penalty is the mean squared distance of these averages from their mean
     over the domains.
 
-    With p - y the derivative of a sample's loss in the logits and z its features, the gradient is
-    (p - y) z^T. Therefore no gradient needs to be computed sample by sample. Averages are means
-    over the processes.
+    With e the derivative of a sample's loss in the outputs and z its features, the gradient is
+    e z^T. Therefore no gradient needs to be computed sample by sample. For the cross-entropy, e is
+    p - y. Averages are means over the processes.
 
     Source: Rame, Dancette & Cord, ICML 2022, arXiv 2109.02934. As in DomainBed, also in that the
     average starts at zero and is divided by 1 - ``ema``.
@@ -36,6 +36,7 @@ class Fishr(AnnealedPenalty):
         {'photo': torch.Size([66]), 'sketch': torch.Size([66])}
     """
 
+    needs = ("vectors",)
     weight_before = 0.0
 
     def __init__(
@@ -47,6 +48,7 @@ class Fishr(AnnealedPenalty):
         anneal_steps: int = 1500,
         ema: float = 0.95,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -57,11 +59,14 @@ class Fishr(AnnealedPenalty):
             anneal_steps: Number of optimizer steps before that.
             ema: The averages' decay, in [0, 1).
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``ema`` is out of range.
         """
-        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
+        super().__init__(
+            featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer, task=task
+        )
         if not 0 <= ema < 1:
             raise ValueError(f"`ema` must be in [0, 1), got {ema}.")
         self.ema = ema
@@ -84,9 +89,11 @@ class Fishr(AnnealedPenalty):
         parts = zip(
             batch, features.split(sizes), logits.split(sizes), targets.split(sizes), strict=True
         )
-        variances = torch.stack([self._averaged(name, _variance(*part)) for name, *part in parts])
+        variances = torch.stack(
+            [self._averaged(name, _variance(self.task, *part)) for name, *part in parts]
+        )
         penalty = (variances - variances.mean(0)).square().mean()
-        return functional.cross_entropy(logits, targets) + self.weight * penalty
+        return self.task.loss(logits, targets) + self.weight * penalty
 
     def _averaged(self, name: str, variance: Tensor) -> Tensor:
         """The average with this step's variance in it, divided by 1 - ema."""
@@ -103,11 +110,11 @@ class Fishr(AnnealedPenalty):
         self.averages = dict(state)
 
 
-def _variance(features: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+def _variance(task: Task, features: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     """The variance over samples of the gradients in weights and biases, flat."""
     with torch.autocast(logits.device.type, enabled=False):
         wide = torch.promote_types(logits.dtype, torch.float32)
-        errors = logits.to(wide).softmax(1) - functional.one_hot(targets, logits.shape[1])
+        errors = task.errors(logits.to(wide), targets)
         ones = features.new_ones(len(features), 1)
         inputs = torch.cat([features, ones], 1).to(wide)  # the bias is a weight of a constant
         mean = errors.T @ inputs / len(inputs)

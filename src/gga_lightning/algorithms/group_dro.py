@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["GroupDRO"]
 
@@ -41,6 +42,7 @@ class GroupDRO(DomainGeneralizer):
         *,
         eta: float = 0.01,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -49,11 +51,12 @@ class GroupDRO(DomainGeneralizer):
             num_classes: How many classes there are.
             eta: The weights' step size; not negative.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``eta`` is negative.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not eta >= 0:
             raise ValueError(f"`eta` must not be negative, got {eta}.")
         self.eta = eta

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, OptimizerFactory
 from gga_lightning.algorithms.sharpness import SharpnessAware
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["GSAM"]
 
@@ -34,6 +35,7 @@ class GSAM(SharpnessAware):
         rho: float = 0.05,
         alpha: float = 0.001,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -43,11 +45,12 @@ class GSAM(SharpnessAware):
             rho: The displacement's length; positive.
             alpha: The weight of the orthogonal part; not negative.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is negative.
         """
-        super().__init__(featurizer, num_classes, rho=rho, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, rho=rho, optimizer=optimizer, task=task)
         if not alpha >= 0:
             raise ValueError(f"`alpha` must not be negative, got {alpha}.")
         self.alpha = alpha

@@ -4,10 +4,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.annealed import AnnealedPenalty
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, pool, require_domains
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["IBERM"]
 
@@ -45,6 +45,7 @@ class IBERM(AnnealedPenalty):
         anneal_steps: int = 500,
         of: Literal["features", "logits"] = "features",
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -55,11 +56,14 @@ class IBERM(AnnealedPenalty):
             anneal_steps: The optimizer step from which on the variance is penalized.
             of: Whose variance: that of the ``"features"`` or of the ``"logits"``.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
+        super().__init__(
+            featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer, task=task
+        )
         if not penalty_weight >= 0:
             raise ValueError(f"`penalty_weight` must not be negative, got {penalty_weight}.")
         if of not in ("features", "logits"):
@@ -98,4 +102,4 @@ class IBERM(AnnealedPenalty):
         Returns:
             A scalar, the mean cross-entropy unless a subclass overrides it.
         """
-        return functional.cross_entropy(logits, targets)
+        return self.task.loss(logits, targets)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gga_lightning.algorithms.base import ADAM, OptimizerFactory
 from gga_lightning.algorithms.ib_erm import IBERM
 from gga_lightning.algorithms.irm import scale_penalty
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["IBIRM"]
 
@@ -47,6 +48,7 @@ class IBIRM(IBERM):
         irm_anneal_steps: int = 500,
         of: Literal["features", "logits"] = "features",
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -60,6 +62,7 @@ class IBIRM(IBERM):
             irm_anneal_steps: The optimizer step from which on this weight holds; not negative.
             of: Whose variance: that of the ``"features"`` or of the ``"logits"``.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
@@ -71,6 +74,7 @@ class IBIRM(IBERM):
             anneal_steps=anneal_steps,
             of=of,
             optimizer=optimizer,
+            task=task,
         )
         for name, value in (("irm_weight", irm_weight), ("irm_anneal_steps", irm_anneal_steps)):
             if not value >= 0:
@@ -96,4 +100,4 @@ class IBIRM(IBERM):
         annealed = self.global_step >= self.irm_anneal_steps
         weight = self.irm_weight if annealed else 1.0
         loss = super().domain_objective(logits, targets)
-        return loss + weight * scale_penalty(logits, targets)
+        return loss + weight * scale_penalty(logits, targets, self.task)

@@ -10,6 +10,7 @@ from gga_lightning.algorithms.base import (
     OptimizerFactory,
     require_domains,
 )
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["IGA"]
 
@@ -41,6 +42,7 @@ class IGA(DomainGeneralizer):
         *,
         penalty_weight: float = 1000.0,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -49,8 +51,9 @@ class IGA(DomainGeneralizer):
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         self.penalty_weight = penalty_weight
 
     def objective(self, batch: Batch) -> Tensor:

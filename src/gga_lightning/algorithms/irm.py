@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.annealed import AnnealedPenalty
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["IRM", "scale_penalty"]
 
@@ -41,6 +41,7 @@ class IRM(AnnealedPenalty):
         penalty_weight: float = 100.0,
         anneal_steps: int = 500,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -50,8 +51,11 @@ class IRM(AnnealedPenalty):
             penalty_weight: The penalty's weight (lambda) from ``anneal_steps`` on; 1 before.
             anneal_steps: Number of optimizer steps before that.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
+        super().__init__(
+            featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer, task=task
+        )
 
     def objective(self, batch: Batch) -> Tensor:
         """Computes the mean loss and the penalty.
@@ -65,25 +69,21 @@ class IRM(AnnealedPenalty):
         require_domains(batch, "IRM", domains=1, samples=2)
         losses, penalties = [], []
         for logits, (_, targets) in zip(self.logits_by_domain(batch), batch.values(), strict=True):
-            losses.append(functional.cross_entropy(logits, targets))
-            penalties.append(scale_penalty(logits, targets))
+            losses.append(self.task.loss(logits, targets))
+            penalties.append(scale_penalty(logits, targets, self.task))
         return torch.stack(losses).mean() + self.weight * torch.stack(penalties).mean()
 
 
-def scale_penalty(logits: Tensor, targets: Tensor) -> Tensor:
+def scale_penalty(logits: Tensor, targets: Tensor, task: Task = CLASSIFICATION) -> Tensor:
     """Estimates the squared gradient of a domain's loss in a scalar multiplier of the logits.
 
     Args:
-        logits: Shape ``(N, num_classes)``, N at least 2.
-        targets: The classes, shape ``(N,)``.
+        logits: The model's outputs for N samples, N at least 2.
+        targets: As many targets.
+        task: Whose loss.
 
     Returns:
         The product of the gradients on even and on odd samples, a scalar.
     """
-    return _slope(logits[::2], targets[::2]) * _slope(logits[1::2], targets[1::2])
-
-
-def _slope(logits: Tensor, targets: Tensor) -> Tensor:
-    """The derivative of the cross-entropy of s * logits in s, at s = 1."""
-    own = logits.gather(1, targets[:, None]).squeeze(1)
-    return ((logits.softmax(1) * logits).sum(1) - own).mean()
+    even = task.scale_slope(logits[::2], targets[::2])
+    return even * task.scale_slope(logits[1::2], targets[1::2])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["JacobianDescent"]
 
@@ -37,6 +38,7 @@ class JacobianDescent(ManualGeneralizer):
         *,
         aggregator: str | Callable[[Tensor], Tensor] = "UPGrad",
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -48,11 +50,12 @@ class JacobianDescent(ManualGeneralizer):
                 aggregator, such as ``CAGrad(c=0.5)``: any callable from a matrix, shape
                 ``(D, P)``, to a vector, shape ``(P,)``.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If there is no such aggregator.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         self.aggregator = _named(aggregator) if isinstance(aggregator, str) else aggregator
         if not callable(self.aggregator):
             raise ValueError(

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["ManualGeneralizer"]
 
@@ -41,7 +42,12 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
     """
 
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, optimizer: OptimizerFactory = ADAM
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -49,8 +55,9 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         self.automatic_optimization = False
 
     @abstractmethod

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["MIRO"]
 
@@ -59,6 +60,7 @@ class MIRO(DomainGeneralizer):
         layers: Sequence[str] | None = None,
         variance_lr_factor: float = 10.0,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -73,11 +75,12 @@ class MIRO(DomainGeneralizer):
                 ResNet; without stages the ``blocks`` of a network of timm.
             variance_lr_factor: Factor on the learning rate for the variances; positive.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range, or the featurizer has no such layers.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not penalty_weight >= 0:
             raise ValueError(f"`penalty_weight` must not be negative, got {penalty_weight}.")
         if not variance_lr_factor > 0:
@@ -125,7 +128,7 @@ class MIRO(DomainGeneralizer):
         inputs, targets = pool(batch)
         features, outputs = self._outputs(self.featurizer, inputs)
         kept = self._kept(inputs)
-        loss = functional.cross_entropy(self.classifier(features), targets)
+        loss = self.task.loss(self.classifier(features), targets)
         terms = [
             _information(own, other, variance)
             for own, other, variance in zip(outputs, kept, self.variances, strict=True)

@@ -9,6 +9,7 @@ from torch.distributions import Beta
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
 from gga_lightning.algorithms.style import style
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["MixStyle"]
 
@@ -44,6 +45,7 @@ class MixStyle(DomainGeneralizer):
         pairs: Literal["random", "domains"] = "random",
         layers: Sequence[str] | None = None,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -59,11 +61,12 @@ class MixStyle(DomainGeneralizer):
                 all of its ``stages`` but the last (``layer1`` to ``layer3`` of a ResNet), or the
                 only one.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range, or the featurizer has no such layers.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not alpha > 0:
             raise ValueError(f"`alpha` must be positive, got {alpha}.")
         if not 0 <= probability <= 1:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
-from torch.nn import functional
 
 from gga_lightning.algorithms.base import (
     ADAM,
@@ -12,6 +11,7 @@ from gga_lightning.algorithms.base import (
     OptimizerFactory,
     require_domains,
 )
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["Mixup"]
 
@@ -42,6 +42,7 @@ class Mixup(DomainGeneralizer):
         *,
         alpha: float = 0.2,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -50,11 +51,12 @@ class Mixup(DomainGeneralizer):
             num_classes: How many classes there are.
             alpha: Both parameters of the Beta distribution; positive.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is not positive.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not alpha > 0:
             raise ValueError(f"`alpha` must be positive, got {alpha}.")
         self.alpha = alpha
@@ -80,7 +82,7 @@ class Mixup(DomainGeneralizer):
             targets.append((share, y[:size], other_y[:size]))
         logits = self(torch.cat(mixed)).split([len(part) for part in mixed])
         losses = [
-            share * functional.cross_entropy(z, y) + (1 - share) * functional.cross_entropy(z, o)
+            share * self.task.loss(z, y) + (1 - share) * self.task.loss(z, o)
             for z, (share, y, o) in zip(logits, targets, strict=True)
         ]
         return torch.stack(losses).mean()

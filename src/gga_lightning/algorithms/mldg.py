@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["MLDG"]
 
@@ -60,6 +61,7 @@ class MLDG(ManualGeneralizer):
         inner: Literal["sgd", "adam"] = "sgd",
         inner_lr: float | None = None,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -74,11 +76,12 @@ class MLDG(ManualGeneralizer):
                 a new Adam, which is about the learning rate times the sign of the gradient.
             inner_lr: The inner step's learning rate; the optimizer's if None.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not beta >= 0:
             raise ValueError(f"`beta` must not be negative, got {beta}.")
         if num_meta_test < 1:

@@ -4,9 +4,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["MTL"]
 
@@ -34,6 +34,8 @@ class MTL(DomainGeneralizer):
         torch.Size([32])
     """
 
+    needs = ("vectors",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -42,6 +44,7 @@ class MTL(DomainGeneralizer):
         ema: float = 0.99,
         embedding: Literal["mean", "noise"] = "mean",
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -51,11 +54,12 @@ class MTL(DomainGeneralizer):
             ema: The averages' decay, in [0, 1): 0 is the batch's own mean.
             embedding: ``"mean"``, or ``"noise"``: numbers drawn from N(0, 1), anew each time.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not 0 <= ema < 1:
             raise ValueError(f"`ema` must be in [0, 1), got {ema}.")
         if embedding not in ("mean", "noise"):
@@ -89,7 +93,7 @@ class MTL(DomainGeneralizer):
         targets = [own for _, own in batch.values()]
         features = self.featurizer(pool(batch)[0]).split([len(own) for own in targets])
         losses = [
-            functional.cross_entropy(self._classify(own, self._average(name, own.mean(0))), y)
+            self.task.loss(self._classify(own, self._average(name, own.mean(0))), y)
             for name, own, y in zip(batch, features, targets, strict=True)
         ]
         return torch.stack(losses).mean()

@@ -11,6 +11,7 @@ from gga_lightning.algorithms.base import (
     require_domains,
 )
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["PGrad"]
 
@@ -63,6 +64,7 @@ class PGrad(ManualGeneralizer):
         rounds: int = 3,
         num_directions: int = 4,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -74,11 +76,12 @@ class PGrad(ManualGeneralizer):
                 are cut; at least 1. Each domain needs as many samples.
             num_directions: How many principal directions count; at least 1.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not meta_lr > 0:
             raise ValueError(f"`meta_lr` must be positive, got {meta_lr}.")
         for name, value in (("rounds", rounds), ("num_directions", num_directions)):

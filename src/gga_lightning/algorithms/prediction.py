@@ -1,39 +1,20 @@
-"""Prediction of the classes of images by a trained model."""
+"""Predicts the classes of images, or what else the task is, by a trained model."""
 
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from gga_lightning.tasks.predictions import AnyPrediction, Prediction
+
 if TYPE_CHECKING:
     from gga_lightning.algorithms.base import DomainGeneralizer
 
 __all__ = ["Prediction", "image_files", "predict"]
-
-
-class Prediction(NamedTuple):
-    """Holds what a model predicts for an image.
-
-    Attributes:
-        label: The most probable class.
-        probability: Its probability, in [0, 1].
-        probabilities: Class to probability, in the order of the model's classes.
-        source: The image's file as a path; None for an image that was not given by its path.
-
-    Example:
-        >>> found = Prediction("cat", 0.75, {"cat": 0.75, "dog": 0.25}, source="images/1.jpg")
-        >>> f"{found.source}: {found.label} ({found.probability:.0%})"
-        'images/1.jpg: cat (75%)'
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    source: str | None = None
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[str]:
@@ -81,8 +62,8 @@ def image_files(folder: str | os.PathLike[str]) -> list[str]:
 
 def predict(
     model: "DomainGeneralizer", images: Any, batch_size: int
-) -> Prediction | list[Prediction]:
-    """Predicts classes, see :meth:`gga_lightning.algorithms.DomainGeneralizer.predict`.
+) -> AnyPrediction | list[AnyPrediction]:
+    """Predicts by the model's task, see :meth:`gga_lightning.algorithms.DomainGeneralizer.predict`.
 
     Args:
         model: The model.
@@ -104,11 +85,11 @@ def predict(
         )
     parts = _parts(images, model.input_shape)
     each = iter([images]) if parts is None else _each(parts, model.input_shape)
-    found: list[Prediction] = []
+    found: list[AnyPrediction] = []
     while batch := list(itertools.islice(each, batch_size)):
         inputs = [_input(model, image) for image in batch]
-        for image, probabilities in zip(batch, _probabilities(model, inputs), strict=True):
-            found.append(_prediction(model.classes, probabilities, image))
+        sources = [os.fspath(x) if isinstance(x, str | os.PathLike) else None for x in batch]
+        found += model.task.predictions(_outputs(model, inputs), model.classes, sources)
     return found[0] if parts is None else found
 
 
@@ -155,32 +136,25 @@ def _input(model: "DomainGeneralizer", image: Any) -> Tensor:
     return model.preprocess(image)
 
 
-def _probabilities(model: "DomainGeneralizer", inputs: Sequence[Tensor]) -> list[list[float]]:
-    """Each input's probabilities. The model's modes are the same afterwards."""
+def _outputs(model: "DomainGeneralizer", inputs: Sequence[Tensor]) -> Tensor:
+    """The model's outputs. The modes of its modules are the same afterwards."""
     weight = next(model.parameters())
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.inference_mode():
             batch = torch.stack([x.to(weight.device, weight.dtype) for x in inputs])
-            logits = model(batch).cpu().double()
+            outputs = model(batch).cpu().double()
     finally:
         for module, mode in modes:
             module.training = mode
-    if not logits.isfinite().all():
+    if not outputs.isfinite().all():
         raise ValueError(
             "The model's outputs must be finite, got NaN or infinity: its training diverged, or "
             "an input is not finite. Choose the checkpoint of another selection, or train again "
             "with a lower learning rate."
         )
-    return logits.softmax(1).tolist()
-
-
-def _prediction(classes: Sequence[str], probabilities: list[float], image: Any) -> Prediction:
-    best = probabilities.index(max(probabilities))
-    source = os.fspath(image) if isinstance(image, str | os.PathLike) else None
-    named = dict(zip(classes, probabilities, strict=True))
-    return Prediction(classes[best], probabilities[best], named, source)
+    return outputs
 
 
 def _hidden(name: str) -> bool:

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.annealed import Annealed
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["RDM"]
 
@@ -50,6 +50,7 @@ class RDM(Annealed):
         anneal_steps: int = 1500,
         lr_after: float | None = None,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -62,11 +63,12 @@ class RDM(Annealed):
             lr_after: The learning rate from ``anneal_steps`` on, positive; unchanged if None. A
                 learning rate schedule overwrites it.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, anneal_steps, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, anneal_steps, optimizer=optimizer, task=task)
         for name, value in (
             ("penalty_weight", penalty_weight),
             ("variance_weight", variance_weight),
@@ -90,7 +92,7 @@ class RDM(Annealed):
         """
         require_domains(batch, "RDM", samples=2)
         losses = [
-            functional.cross_entropy(logits, targets, reduction="none")
+            self.task.losses(logits, targets)
             for logits, (_, targets) in zip(
                 self.logits_by_domain(batch), batch.values(), strict=True
             )

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["RSC"]
 
@@ -31,6 +32,8 @@ class RSC(DomainGeneralizer):
         0.6931
     """
 
+    needs = ("classes", "vectors")
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -39,6 +42,7 @@ class RSC(DomainGeneralizer):
         drop_features: float = 1 / 3,
         drop_samples: float = 1 / 3,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -48,11 +52,12 @@ class RSC(DomainGeneralizer):
             drop_features: The share of a sample's features that is left out, in [0, 1].
             drop_samples: The share of samples for which they are left out, in [0, 1].
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If a share is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         for name, share in (("drop_features", drop_features), ("drop_samples", drop_samples)):
             if not 0 <= share <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {share}.")

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.base import ADAM, OptimizerFactory
 from gga_lightning.algorithms.sharpness import SharpnessAware
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["SAGM"]
 
@@ -35,6 +36,7 @@ class SAGM(SharpnessAware):
         rho: float = 0.05,
         alpha: float = 0.001,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -45,11 +47,12 @@ class SAGM(SharpnessAware):
             alpha: The weight of the gradients' alignment; not negative. The displacement is shorter
                 by ``alpha`` times the gradient.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``alpha`` is negative.
         """
-        super().__init__(featurizer, num_classes, rho=rho, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, rho=rho, optimizer=optimizer, task=task)
         if not alpha >= 0:
             raise ValueError(f"`alpha` must not be negative, got {alpha}.")
         self.alpha = alpha

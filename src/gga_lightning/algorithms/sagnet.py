@@ -9,6 +9,7 @@ from torch.nn import functional
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, pool
 from gga_lightning.algorithms.manual import ManualGeneralizer
 from gga_lightning.algorithms.style import style
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["SagNet"]
 
@@ -43,6 +44,8 @@ class SagNet(ManualGeneralizer):
         2
     """
 
+    needs = ("classes", "vectors")
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -51,6 +54,7 @@ class SagNet(ManualGeneralizer):
         adversary_weight: float = 0.1,
         adversary: Literal["featurizer", "normalization"] = "featurizer",
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -62,11 +66,12 @@ class SagNet(ManualGeneralizer):
                 DomainBed, or ``"normalization"`` for the weights of its normalization layers, as in
                 the paper.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range, or there are no normalization layers.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not adversary_weight >= 0:
             raise ValueError(f"`adversary_weight` must not be negative, got {adversary_weight}.")
         if adversary not in ("featurizer", "normalization"):

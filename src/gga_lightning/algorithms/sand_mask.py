@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.and_mask import ANDMask
 from gga_lightning.algorithms.base import ADAM, OptimizerFactory
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["SANDMask"]
 
@@ -46,6 +47,7 @@ class SANDMask(ANDMask):
         tau: float = 0.5,
         k: float = 10.0,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -55,6 +57,7 @@ class SANDMask(ANDMask):
             tau: The absolute mean of the signs above which the weight is positive, in [0, 1).
             k: How steeply the weight rises with the agreement; positive.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
@@ -63,7 +66,7 @@ class SANDMask(ANDMask):
             raise ValueError(f"`tau` must be in [0, 1), got {tau}: with 1 nothing is trained.")
         if not k > 0:
             raise ValueError(f"`k` must be positive, got {k}.")
-        super().__init__(featurizer, num_classes, tau=tau, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, tau=tau, optimizer=optimizer, task=task)
         self.k = k
 
     def _masked(self, gradients: Tensor) -> Tensor:

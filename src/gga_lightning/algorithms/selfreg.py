@@ -13,6 +13,7 @@ from gga_lightning.algorithms.base import (
     pool,
     require_domains,
 )
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["SelfReg"]
 
@@ -37,8 +38,15 @@ class SelfReg(DomainGeneralizer):
         True
     """
 
+    needs = ("classes", "vectors")
+
     def __init__(
-        self, featurizer: nn.Module, num_classes: int, *, optimizer: OptimizerFactory = ADAM
+        self,
+        featurizer: nn.Module,
+        num_classes: int,
+        *,
+        optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -46,8 +54,9 @@ class SelfReg(DomainGeneralizer):
             featurizer: See :class:`DomainGeneralizer`.
             num_classes: How many classes there are.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         size = self.classifier.in_features
         hidden = size if size == 2048 else 2 * size
         layers: list[nn.Module] = []

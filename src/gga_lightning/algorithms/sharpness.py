@@ -7,6 +7,7 @@ from torch.nn.utils import get_total_norm
 
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["SharpnessAware"]
 
@@ -38,6 +39,7 @@ class SharpnessAware(ManualGeneralizer):
         *,
         rho: float = 0.05,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -46,11 +48,12 @@ class SharpnessAware(ManualGeneralizer):
             num_classes: How many classes there are.
             rho: The displacement's length; positive.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If ``rho`` is not positive.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not rho > 0:
             raise ValueError(f"`rho` must be positive, got {rho}.")
         self.rho = rho

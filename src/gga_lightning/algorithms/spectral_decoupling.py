@@ -1,9 +1,9 @@
 """Spectral decoupling (SD)."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["SpectralDecoupling"]
 
@@ -24,6 +24,8 @@ class SpectralDecoupling(DomainGeneralizer):
         True
     """
 
+    needs = ("logits",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -31,6 +33,7 @@ class SpectralDecoupling(DomainGeneralizer):
         *,
         penalty_weight: float = 0.1,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -39,8 +42,9 @@ class SpectralDecoupling(DomainGeneralizer):
             num_classes: How many classes there are.
             penalty_weight: The penalty's weight.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         self.penalty_weight = penalty_weight
 
     def objective(self, batch: Batch) -> Tensor:
@@ -55,4 +59,4 @@ class SpectralDecoupling(DomainGeneralizer):
         inputs, targets = pool(batch)
         logits = self(inputs)
         penalty = logits.square().mean()
-        return functional.cross_entropy(logits, targets) + self.penalty_weight * penalty
+        return self.task.loss(logits, targets) + self.penalty_weight * penalty

@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, pool, require_domains
 from gga_lightning.algorithms.manual import ManualGeneralizer
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["Transfer"]
 
@@ -50,6 +50,8 @@ class Transfer(ManualGeneralizer):
         0.5
     """
 
+    needs = ("vectors",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -60,6 +62,7 @@ class Transfer(ManualGeneralizer):
         adversary_steps: int = 10,
         adversary_lr: float = 1e-3,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -72,11 +75,12 @@ class Transfer(ManualGeneralizer):
             adversary_steps: Steps of the adversary in each update; at least 1.
             adversary_lr: Their learning rate; positive.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         for name, value in (("gap_weight", gap_weight), ("delta", delta)):
             if not value >= 0:
                 raise ValueError(f"`{name}` must not be negative, got {value}.")
@@ -131,7 +135,7 @@ class Transfer(ManualGeneralizer):
         targets = [own for _, own in batch.values()]
         logits = self.adversary(features).split([len(own) for own in targets])
         pairs = zip(logits, targets, strict=True)
-        losses = torch.stack([functional.cross_entropy(z, y) for z, y in pairs])
+        losses = torch.stack([self.task.loss(z, y) for z, y in pairs])
         found = self.mean_over_processes(losses)
         return losses[found.argmax()] - losses[found.argmin()]
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory, pool
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["URM"]
 
@@ -44,6 +45,8 @@ class URM(DomainGeneralizer):
         True
     """
 
+    needs = ("vectors",)
+
     def __init__(
         self,
         featurizer: nn.Module,
@@ -54,6 +57,7 @@ class URM(DomainGeneralizer):
         hidden_layers: int = 1,
         discriminator_optimizer: Mapping[str, Any] | None = None,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -67,11 +71,12 @@ class URM(DomainGeneralizer):
             discriminator_optimizer: Settings of the optimizer that differ for the discriminator,
                 such as ``{"lr": 5e-5}``.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        super().__init__(featurizer, num_classes, optimizer=optimizer)
+        super().__init__(featurizer, num_classes, optimizer=optimizer, task=task)
         if not adversary_weight >= 0:
             raise ValueError(f"`adversary_weight` must not be negative, got {adversary_weight}.")
         if activation not in _ACTIVATIONS:
@@ -121,7 +126,7 @@ class URM(DomainGeneralizer):
             noise = 2 * noise - 1
         fixed = {name: param.detach() for name, param in self.discriminator.named_parameters()}
         seen = functional_call(self.discriminator, fixed, (features,))
-        network = functional.cross_entropy(self.classifier(features), targets)
+        network = self.task.loss(self.classifier(features), targets)
         network = network + self.adversary_weight * _against(seen, 1.0)
         of_noise = _against(self.discriminator(noise), 1.0)
         of_features = _against(self.discriminator(features.detach()), 0.0)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from gga_lightning.algorithms.annealed import AnnealedPenalty
 from gga_lightning.algorithms.base import ADAM, Batch, OptimizerFactory, require_domains
+from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["VREx"]
 
@@ -33,6 +34,7 @@ class VREx(AnnealedPenalty):
         penalty_weight: float = 10.0,
         anneal_steps: int = 500,
         optimizer: OptimizerFactory = ADAM,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Sets up the model.
 
@@ -42,8 +44,11 @@ class VREx(AnnealedPenalty):
             penalty_weight: The variance's weight (beta) from ``anneal_steps`` on; 1 before.
             anneal_steps: Number of optimizer steps before that.
             optimizer: See :class:`DomainGeneralizer`.
+            task: See :class:`DomainGeneralizer`.
         """
-        super().__init__(featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer)
+        super().__init__(
+            featurizer, num_classes, penalty_weight, anneal_steps, optimizer=optimizer, task=task
+        )
 
     def objective(self, batch: Batch) -> Tensor:
         """Computes the mean and the weighted variance of the domains' losses.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["MLP", "MNISTCNN", "image_channels"]
+__all__ = ["MLP", "MNISTCNN", "SmallCNN", "image_channels"]
 
 
 class MLP(nn.Sequential):
@@ -50,6 +50,8 @@ class MNISTCNN(nn.Sequential):
 
     Attributes:
         out_features: 128.
+        out_stride: How many times smaller than the image the feature maps are, 2; None if the
+            features are vectors.
         stages: Names of the submodules that end a block.
 
     Example:
@@ -60,13 +62,19 @@ class MNISTCNN(nn.Sequential):
     out_features = 128
     stages = ("2", "5", "8", "11")
 
-    def __init__(self, input_shape: Sequence[int]) -> None:
+    def __init__(self, input_shape: Sequence[int], *, dense: bool = False) -> None:
         """Builds the layers.
 
         Args:
             input_shape: Shape of one image, ``(channels, height, width)``.
+            dense: Whether to leave out the mean over positions, for a class for each pixel.
+
+        Raises:
+            ValueError: If the shape is not that of an image, or ``dense`` needs an even height
+                and width.
         """
         channels = image_channels(input_shape)
+        stride_of_maps = _stride(input_shape, 2, dense)
         layers: list[nn.Module] = []
         for width, stride in ((64, 1), (128, 2), (128, 1), (128, 1)):
             layers += [
@@ -75,7 +83,82 @@ class MNISTCNN(nn.Sequential):
                 nn.GroupNorm(8, width),
             ]
             channels = width
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(*layers, *([] if dense else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]))
+        self.out_stride = stride_of_maps
+
+
+class SmallCNN(nn.Sequential):
+    """A small convolutional network for small images, of a few thousand weights.
+
+    A 3x3 convolution with stride 2 and further ones with dilation 1, 2, 4, ..., each with
+    GroupNorm of 8 groups and ReLU, and the mean over positions. With the default widths, an
+    output sees 31 x 31 pixels.
+
+    Attributes:
+        out_features: The last entry of ``widths``.
+        out_stride: How many times smaller than the image the feature maps are, 2; None if the
+            features are vectors.
+        stages: Names of the submodules that end a block.
+
+    Example:
+        >>> SmallCNN((3, 32, 32), dense=True)(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 32, 16, 16])
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        widths: Sequence[int] = (16, 32, 32, 32),
+        *,
+        dense: bool = False,
+    ) -> None:
+        """Builds the layers.
+
+        Args:
+            input_shape: Shape of one image, ``(channels, height, width)``.
+            widths: Channels of each convolution, multiples of 8; at least one.
+            dense: Whether to leave out the mean over positions, for a class for each pixel.
+
+        Raises:
+            ValueError: If the shape is not that of an image, ``widths`` is empty or has an entry
+                that is not a multiple of 8, or ``dense`` needs an even height and width.
+        """
+        channels = image_channels(input_shape)
+        if not widths or any(width < 8 or width % 8 for width in widths):
+            raise ValueError(f"`widths` must be positive multiples of 8, got {list(widths)}.")
+        stride = _stride(input_shape, 2, dense)
+        layers: list[nn.Module] = []
+        for place, width in enumerate(widths):
+            dilation = 2 ** max(place - 1, 0)
+            layers += [
+                nn.Conv2d(
+                    channels,
+                    width,
+                    kernel_size=3,
+                    stride=1 if place else 2,
+                    padding=dilation,
+                    dilation=dilation,
+                ),
+                nn.GroupNorm(8, width),
+                nn.ReLU(),
+            ]
+            channels = width
+        super().__init__(*layers, *([] if dense else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]))
+        self.out_features = channels
+        self.out_stride = stride
+        self.stages = tuple(str(3 * place + 2) for place in range(len(widths)))
+
+
+def _stride(input_shape: Sequence[int], stride: int, dense: bool) -> int | None:
+    """The stride of feature maps, which must divide the image; None for vectors."""
+    if not dense:
+        return None
+    if any(size % stride for size in input_shape[1:]):
+        raise ValueError(
+            f"`input_shape` must have a height and width that {stride} divides with `dense=True`, "
+            f"got {tuple(input_shape)}."
+        )
+    return stride
 
 
 def image_channels(input_shape: Sequence[int]) -> int:

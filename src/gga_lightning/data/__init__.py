@@ -5,6 +5,7 @@ from gga_lightning.data.emoji import Emoji
 from gga_lightning.data.folders import ImageFolders
 from gga_lightning.data.loaders import DomainDataset
 from gga_lightning.data.module import DomainDataModule
+from gga_lightning.data.segmentation_toy import SegmentationToy
 from gga_lightning.data.table import ImageTable
 from gga_lightning.data.toy import Toy
 
@@ -15,5 +16,6 @@ __all__ = [
     "Emoji",
     "ImageFolders",
     "ImageTable",
+    "SegmentationToy",
     "Toy",
 ]

@@ -6,7 +6,14 @@ from typing import Any, Protocol, cast
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from gga_lightning.data.batches import EvaluationSampler, Transformed
 from gga_lightning.data.resume import LazyLoader
@@ -24,9 +31,13 @@ class DomainDataset(Protocol):
     training after a ``device_transform``, a callable on a batch of them. ``classes`` are the
     classes' names, in the order of their targets; without it they are ``"0"``, ``"1"`` and so on.
 
+    For another :class:`~gga_lightning.tasks.Task` than classification, targets are what the task
+    says, and ``num_classes`` and ``classes`` are the number and the names of its outputs: of
+    labels, values or classes of pixels.
+
     Attributes:
         name: What it is called in results.
-        domains: Domain name to its samples, pairs (input, integer target).
+        domains: Domain name to its samples, pairs (input, target); targets are integers.
         num_classes: How many classes the targets have.
         input_shape: Shape of one input.
 
@@ -155,6 +166,14 @@ class DomainLoaders(LightningDataModule):
         """
         return to_float(images, *_normalization(getattr(module, "featurizer", None)))
 
+    def targets(self) -> dict[str, Any]:
+        """Finds the targets of each domain.
+
+        Returns:
+            Domain name to its targets. Of a domain without a list of them, the first one alone.
+        """
+        return {name: _targets(domain) for name, domain in self._dataset.domains.items()}
+
     def _evaluation_loader(self, part: Subset[Any], *, augment: bool = False) -> DataLoader[Any]:
         # Lightning opens one after the other, so that only one has workers at a time
         kind = "train_transform" if augment else "eval_transform"
@@ -189,6 +208,13 @@ class DomainLoaders(LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def _targets(domain: Dataset[Any]) -> Any:
+    if isinstance(domain, TensorDataset):
+        return domain.tensors[1]
+    found = getattr(domain, "targets", None)
+    return default_collate([domain[0][1]]) if found is None else found
 
 
 def _class_names(dataset: DomainDataset) -> list[str]:

@@ -262,6 +262,12 @@ class DomainDataModule(DomainLoaders):
             return len(part)
         targets = targets_of(part.dataset, "balance_classes")
         targets = torch.as_tensor(targets)[torch.as_tensor(part.indices)]
+        if targets.ndim != 1 or targets.is_floating_point():
+            raise ValueError(
+                "`balance_classes` must be False for targets that are not one class for each "
+                f"sample; those of {self.name!r} are {str(targets.dtype).removeprefix('torch.')} "
+                f"of shape {tuple(targets.shape)}."
+            )
         return 1 / targets.bincount()[targets].double()
 
 

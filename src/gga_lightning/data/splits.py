@@ -45,7 +45,7 @@ def split_domains(
     rows: dict[str, list[int]] = {}
     groups = find_groups(domains)
     if groups is not None:
-        targets = {name: targets_of(domain, "groups") for name, domain in domains.items()}
+        targets = {name: _strata(targets_of(domain, "groups")) for name, domain in domains.items()}
         rows = split_groups(groups, targets, sources, fraction, split_seed)
     else:
         for index, (name, domain) in enumerate(domains.items()):
@@ -101,6 +101,13 @@ def targets_of(dataset: Dataset[Any], needed_by: str) -> Any:
             f"got {type(dataset).__name__}."
         )
     return targets
+
+
+def _strata(targets: Any) -> Any:
+    """The classes within which groups are drawn; one class for targets that are none."""
+    found = np.asarray(targets)
+    classes = found.ndim == 1 and np.issubdtype(found.dtype, np.integer)
+    return targets if classes else np.zeros(len(found), np.int64)
 
 
 class GroupPattern:

@@ -1,4 +1,4 @@
-"""Two classes in the plane, each domain shifted along the axis that says nothing of the class."""
+"""Points in the plane, each domain shifted along the axis that says nothing of the class."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,16 @@ class Toy:
     the second the domain, N(mu, 0.2) with mu 0 in ``centre``, ``gap`` in ``right`` and ``-gap``
     in ``left``. The setting is that of the GGA paper's Figure 1.
 
+    For regression, the target of the same points is a number y with x the first coordinate::
+
+        y = sin(2 x) + N(0, 0.1)
+
     Attributes:
         name: ``"toy"``.
-        domains: Domain name to its points: inputs of shape ``(2,)``, targets 0 or 1.
-        classes: ``"negative"`` and ``"positive"``, after the first coordinate's mean.
-        num_classes: 2.
+        domains: Domain name to its points: inputs of shape ``(2,)``, targets 0 or 1, or y.
+        classes: ``"negative"`` and ``"positive"``, after the first coordinate's mean; ``"y"``
+            for regression.
+        num_classes: 2; 1 for regression.
         input_shape: ``(2,)``.
 
     Example:
@@ -30,11 +35,15 @@ class Toy:
     """
 
     name = "toy"
-    num_classes = 2
     input_shape = (2,)
 
     def __init__(
-        self, gap: float = 2.0, *, points: Sequence[int] = (250, 250, 1250), seed: int = 0
+        self,
+        gap: float = 2.0,
+        *,
+        points: Sequence[int] = (250, 250, 1250),
+        seed: int = 0,
+        task: str = "classification",
     ) -> None:
         """Draws the points.
 
@@ -43,19 +52,27 @@ class Toy:
             points: How many points the three domains have; the last, held out by default, has
                 the most, for a steadier test.
             seed: Seed of the draws.
+            task: The targets: ``"classification"`` or ``"regression"``.
 
         Raises:
-            ValueError: If ``points`` are not three positive numbers.
+            ValueError: If ``points`` are not three positive numbers, or there are no targets for
+                such a task.
         """
         if len(points) != 3 or min(points) < 1:
             raise ValueError(f"`points` must be three positive numbers, got {list(points)}.")
-        self.classes = ["negative", "positive"]
+        if task not in ("classification", "regression"):
+            raise ValueError(f"`task` must be 'classification' or 'regression', got {task!r}.")
+        self.classes = ["negative", "positive"] if task == "classification" else ["y"]
+        self.num_classes = len(self.classes)
         random = np.random.default_rng(seed)
+        noise = np.random.default_rng([seed, 1])  # of its own: the points are the same
         shifts = {"centre": 0.0, "right": gap, "left": -gap}
         self.domains: dict[str, TensorDataset] = {}
         for (name, shift), count in zip(shifts.items(), points, strict=True):
             targets = random.integers(0, 2, count)
             first = random.normal(np.where(targets == 1, 0.6, -0.6), 0.3)
             second = random.normal(shift, 0.2, count)
+            if task == "regression":
+                targets = (np.sin(2 * first) + noise.normal(0, 0.1, count)).astype(np.float32)
             inputs = np.stack([first, second], axis=1).astype(np.float32)
             self.domains[name] = TensorDataset(torch.from_numpy(inputs), torch.from_numpy(targets))

@@ -18,6 +18,7 @@ from gga_lightning.experiments.selection import (
     ValidationPass,
     select,
 )
+from gga_lightning.experiments.tasks import metric_of
 
 __all__ = [
     "LastCheckpoint",
@@ -165,28 +166,35 @@ class SelectedCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when a validation pass begins: deletes the superseded file."""
-        self._delete_superseded(trainer)
+        self._delete_superseded(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when a validation pass ends: saves if the rule chooses it."""
         evaluations = _evaluations(trainer)
-        if evaluations and select(evaluations)[self.rule] is evaluations[-1]:
+        if evaluations and _chosen(evaluations, pl_module, self.rule) is evaluations[-1]:
             save_checkpoint(trainer, self._path(evaluations[-1].step))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when the training ends: deletes the superseded file."""
-        self._delete_superseded(trainer)
+        self._delete_superseded(trainer, pl_module)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{self.rule}-{step}.ckpt"
 
-    def _delete_superseded(self, trainer: Trainer) -> None:
+    def _delete_superseded(self, trainer: Trainer, module: LightningModule) -> None:
         evaluations = _evaluations(trainer)
         if evaluations:
-            chosen = self._path(select(evaluations)[self.rule].step)
+            chosen = self._path(_chosen(evaluations, module, self.rule).step)
             for path in self.folder.glob(f"{self.rule}-*.ckpt"):
                 if path != chosen and chosen.exists():
                     trainer.strategy.remove_checkpoint(path)
+
+
+def _chosen(
+    evaluations: list[ValidationPass], module: LightningModule, rule: str
+) -> ValidationPass:
+    metric = metric_of(getattr(module, "task", None))
+    return select(evaluations, higher_is_better=metric.higher_is_better)[rule]
 
 
 def _callbacks(trainer: Trainer) -> list[Callback]:

@@ -32,12 +32,14 @@ from gga_lightning.experiments.models import (
     saved_config,
 )
 from gga_lightning.experiments.preprocess import Preprocess
+from gga_lightning.experiments.tasks import make_task, metric_of
 from gga_lightning.experiments.terminal import tidy
 from gga_lightning.experiments.train import make_data
 from gga_lightning.experiments.trust import require_trusted
+from gga_lightning.report.metric import ACCURACY, Metric
 from hydra_plugins.gga_lightning_sweeper import names_as_text
 
-__all__ = ["Accuracy", "WholeDomains", "evaluate", "load_model", "main"]
+__all__ = ["Accuracy", "Score", "WholeDomains", "evaluate", "load_model", "main"]
 
 _SHOWN = 12  # classes named in one message
 
@@ -65,6 +67,29 @@ class Accuracy(NamedTuple):
     samples: int
     accuracy: float
 
+    @property
+    def value(self) -> float:
+        """The accuracy, under the name that :class:`Score` has for it."""
+        return self.accuracy
+
+
+class Score(NamedTuple):
+    """How good a model is on a domain, by the metric of another task than classification.
+
+    Attributes:
+        domain: The domain.
+        part: See :class:`Accuracy`.
+        samples: How many there are.
+        metric: The metric's name, such as ``"rmse"``.
+        value: Its value.
+    """
+
+    domain: str
+    part: str
+    samples: int
+    metric: str
+    value: float
+
 
 def evaluate(
     folder: str | Path,
@@ -73,7 +98,7 @@ def evaluate(
     *,
     device: str = "auto",
     trust: Sequence[str] = (),
-) -> list[Accuracy]:
+) -> Sequence[Accuracy | Score]:
     """Evaluates the model that a selection rule chose from a run.
 
     Args:
@@ -88,18 +113,27 @@ def evaluate(
         trust: See :func:`load_model`.
 
     Returns:
-        One entry a domain.
+        One entry a domain: an :class:`Accuracy`, or a :class:`Score` if the run's task is not
+        classification.
 
     Raises:
-        ValueError: If the data have a class that the model does not know, or inputs of another
-            shape, if an override is not one of data, or as :func:`load_model`.
+        ValueError: If the data have a class that the model does not know (other outputs than the
+            model, if the task is not classification), or inputs of another shape, if an override
+            is not one of data, or as :func:`load_model`.
     """
     folder = Path(folder)
     module = load_model(folder, selection, trust=trust)
     config = saved_config(folder, trust)
     facts = data_facts(folder, config)
     data = _data(folder, config, module.preprocess, overrides, trust)
-    data.class_numbers = _class_numbers(data, facts.classes)
+    metric = metric_of(module.task)
+    if metric == ACCURACY:
+        data.class_numbers = _class_numbers(data, facts.classes)
+    elif data.classes != list(facts.classes):
+        raise ValueError(
+            f"the data must have the model's outputs, {_listed(list(facts.classes))}, but "
+            f"{data.name!r} has {_listed(data.classes)}."
+        )
     _check_shape(data, facts)
     trainer = quiet_trainer(folder, config, device)
     with warnings.catch_warnings():
@@ -108,12 +142,16 @@ def evaluate(
         trainer.test(module, datamodule=data, verbose=False)
     loaders = cast(dict[str, DataLoader[Any]], trainer.test_dataloaders)
     sources = facts.source_domains if data.name == facts.name else ()
-    found: list[Accuracy] = []
+    found: list[Accuracy | Score] = []
     for name, loader in loaders.items():
         part, _, domain = name.partition("/")
         part += " (source)" if domain in sources else ""
-        accuracy = float(trainer.callback_metrics[f"{name}/acc"])
-        found.append(Accuracy(domain, part, len(cast(Sized, loader.dataset)), accuracy))
+        value = float(trainer.callback_metrics[f"{name}/{metric.name}"])
+        size = len(cast(Sized, loader.dataset))
+        if metric == ACCURACY:
+            found.append(Accuracy(domain, part, size, value))
+        else:
+            found.append(Score(domain, part, size, metric.name, value))
     return found
 
 
@@ -252,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"gga-eval: {explain(error)}", file=sys.stderr)
             status = 1
         else:
-            _show(run, options, found)
+            _show(run, options, found, metric_of(make_task(saved_config(Path(run), options.trust))))
     return status
 
 
@@ -271,23 +309,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show(run: str, options: argparse.Namespace, found: Sequence[Accuracy]) -> None:
-    """Prints a run's accuracies."""
+def _show(
+    run: str, options: argparse.Namespace, found: Sequence[Accuracy | Score], metric: Metric
+) -> None:
+    """Prints a run's accuracies, or values of its task's metric."""
     if options.json:
         rows = [row._asdict() for row in found]
-        print(json.dumps({"run": run, "selection": options.selection, "accuracies": rows}))
+        told = {"run": run, "selection": options.selection, metric.values_key: rows}
+        print(json.dumps(told))
         return
     console = Console(markup=False, emoji=False)  # names may have brackets and colons
     console.print(f"{run}: {options.selection}", highlight=False, soft_wrap=True)
-    table = Table("domain", "part", "samples", "accuracy")
+    table = Table("domain", "part", "samples", metric.title)
     for column in table.columns[2:]:
         column.justify = "right"
     for row in found:
-        table.add_row(row.domain, row.part, f"{row.samples:,}", f"{row.accuracy:.1%}")
+        table.add_row(row.domain, row.part, f"{row.samples:,}", metric.shown(row.value))
     if len(found) > 1 and not any(row.part == "seen" for row in found):
         table.add_section()
-        mean = sum(row.accuracy for row in found) / len(found)
-        table.add_row("mean", "", f"{sum(row.samples for row in found):,}", f"{mean:.1%}")
+        mean = sum(row.value for row in found) / len(found)
+        table.add_row("mean", "", f"{sum(row.samples for row in found):,}", metric.shown(mean))
     console.print(table)
 
 

@@ -27,6 +27,7 @@ _IDLE = {
         "log_every_n_steps",
     ),
 }
+_DEFAULT_TASK = "classification"
 _SEEDS = ("seed", "split_seed", "test_domain")
 _DRAWN = {"domainbed": "${draw:", "swad": "${grid:"}
 
@@ -48,6 +49,8 @@ def config_hash(config: DictConfig) -> str:
     # 45 and '45' are the same
     parts["data"]["test_domain"] = [plain_name(str(entry)) for entry in held_out]
     parts |= {"seed": config.seed, "drawn": sorted(_drawn(config))}
+    if _has_task(config):
+        parts["task"] = _content(config, "task")
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -64,7 +67,7 @@ def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     found = {
         name: value
-        for group in _GROUPS
+        for group in (*_GROUPS, *(["task"] if _has_task(config) else []))
         for name, value in _flat(_content(config, group), group)
         if name.rpartition(".")[2] not in _SEEDS
     }
@@ -115,6 +118,8 @@ def _content(config: DictConfig, group: str) -> dict[str, Any]:
     }
     if group == "data":
         dataset = content["dataset"]
+        if dataset.get("task") == _DEFAULT_TASK:
+            dataset.pop("task")
         if dataset.get("cache"):
             dataset["cache"] = True  # wherever it is
         if hasattr(get_class(dataset["_target_"]), "facts"):  # a benchmark is the same anywhere
@@ -124,6 +129,12 @@ def _content(config: DictConfig, group: str) -> dict[str, Any]:
             if isinstance(place.get(name), str) and place[name] != "???":
                 place[name] = str(Path(place[name]).expanduser().resolve())
     return content
+
+
+def _has_task(config: DictConfig) -> bool:
+    """Whether the task is part of the identity: not classification, the only one there was."""
+    task = config.get("task")
+    return task is not None and task.get("name") != _DEFAULT_TASK
 
 
 def _resolved(parent: DictConfig | ListConfig, name: Any) -> Any:

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from gga_lightning.experiments.jobs import Job
 from gga_lightning.experiments.models import chosen_checkpoint, made_from, saved_config
+from gga_lightning.report.metric import Metric, parse_metric
 
 __all__ = ["Member", "check_match", "read_member"]
 
 # what must be equal in the results of all members, and what it means if it is not
 _EQUAL = {
     "data": "trained on other data",
+    "task": "is of another task",
+    "metric": "has another metric",
     "test_domains": "holds out another domain",
     "source_domains": "trained on other domains",
     "classes": "has other classes, or the same in another order",
@@ -36,7 +39,9 @@ class Member:
         result: The run's result.
         state: The model's weights.
         step: The optimizer step that they are of.
-        accuracy: On the validation parts of the source domains, in [0, 1].
+        metric: By which its models are judged.
+        accuracy: On the validation parts of the source domains, in [0, 1]; or the value of
+            another task's metric.
     """
 
     folder: Path
@@ -44,6 +49,7 @@ class Member:
     result: dict[str, Any]
     state: dict[str, Tensor]
     step: int
+    metric: Metric
     accuracy: float
 
 
@@ -69,9 +75,10 @@ def read_member(folder: Path, selection: str, trust: Sequence[str]) -> Member:
         )
     checkpoint = chosen_checkpoint(folder, selection)[1]
     with made_from(folder / "result.json", "`selections` is damaged"):
-        accuracy = float(result["selections"][selection]["val_acc"])
+        metric = parse_metric(result)
+        accuracy = float(result["selections"][selection][metric.key("val")])
     state, step = checkpoint["state_dict"], checkpoint["global_step"]
-    return Member(folder, config, result, state, step, accuracy)
+    return Member(folder, config, result, state, step, metric, accuracy)
 
 
 def check_match(members: Sequence[Member]) -> None:

@@ -208,11 +208,12 @@ def saved_config(folder: Path, trust: Sequence[str] = ()) -> DictConfig:
         )
     with made_from(path, "the configuration is damaged"):
         config = cast(DictConfig, OmegaConf.load(path))
-        for group in (*(config[name] for name in _GROUPS), config.data.dataset):
+        optional = [config.task] if "task" in config else []  # earlier versions had none
+        for group in (*(config[name] for name in _GROUPS), config.data.dataset, *optional):
             _require(OmegaConf.is_dict(group), "a group of settings is missing")
             OmegaConf.to_container(group, resolve=True, throw_on_missing=False)
-    for name in _GROUPS[:-1]:  # the trainer is never instantiated from it
-        require_trusted(config[name], trust)
+    for group in (*(config[name] for name in _GROUPS[:-1]), *optional):  # never the trainer
+        require_trusted(group, trust)
     return config
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from gga_lightning.callbacks import GradientConflictMonitor, GradientGuidedAnnealing
 from gga_lightning.plots import plot_cosines
+from gga_lightning.report.metric import ACCURACY, parse_metric
 
 __all__ = ["draw_cosines", "print_line", "print_table", "search_summary", "shown"]
 
@@ -39,16 +40,17 @@ def print_table(result: dict[str, Any], folder: Path) -> None:
     """
     title = f"{result['data']}, {result['test_domain']!r} held out: {result['algorithm']}"
     title += "" if result["annealing"] == "none" else f" with {result['annealing']}"
-    seen = any(name.startswith("seen/") for name in result["evaluations"][0]["accuracies"])
-    held_out = ("new groups", "seen groups") if seen else ("held-out accuracy",)
-    source = "sources" if seen else "source accuracy"
+    metric = parse_metric(result)
+    seen = any(name.startswith("seen/") for name in result["evaluations"][0][metric.values_key])
+    held_out = ("new groups", "seen groups") if seen else (f"held-out {metric.title}",)
+    source = "sources" if seen else f"source {metric.title}"
     table = Table("model selection", "step", source, *held_out, title=title)
     for column in table.columns[1:]:
         column.justify = "right"
-    accuracies = ("val_acc", "test_acc", "oracle_acc")[: 1 + len(held_out)]
+    keys = [metric.key(part) for part in ("val", "test", "oracle")[: 1 + len(held_out)]]
     for rule, chosen in result["selections"].items():
         name = rule.replace("_", " ").replace("training domain", "training-domain")
-        table.add_row(name, str(chosen["step"]), *(f"{chosen[a]:.1%}" for a in accuracies))
+        table.add_row(name, str(chosen["step"]), *(metric.shown(chosen[key]) for key in keys))
     Console().print(table)
     search = result["search"]
     if search is not None and search["steps"]:
@@ -70,12 +72,15 @@ def print_line(result: dict[str, Any], folder: Path) -> None:
         result: What ``result.json`` holds.
         folder: The run folder.
     """
+    metric = parse_metric(result)
     chosen = result["selections"]["training_domain_validation"]
+    test, val = (metric.shown(chosen[metric.key(part)]) for part in ("test", "val"))
+    title = "" if metric == ACCURACY else f"{metric.title} "
     annealing = "" if result["annealing"] == "none" else f" with {result['annealing']}"
     print(
         f"{result['data']}, {result['test_domain']!r} held out, {result['algorithm']}{annealing}, "
-        f"seed {result['seed']}: {chosen['test_acc']:.1%} on it, {chosen['val_acc']:.1%} on the "
-        f"sources, {result['seconds']:.0f} s{_divergence(result)} ({folder.name})",
+        f"seed {result['seed']}: {title}{test} on it, {val} on the sources, "
+        f"{result['seconds']:.0f} s{_divergence(result)} ({folder.name})",
         flush=True,
     )
 

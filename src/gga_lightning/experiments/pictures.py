@@ -8,7 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gga_lightning.data.loaders import DomainLoaders
+from gga_lightning.experiments.tasks import metric_of
 from gga_lightning.plots import plot_predictions
+from gga_lightning.report.metric import ACCURACY
 
 __all__ = ["PredictionSheet"]
 
@@ -19,7 +21,8 @@ class PredictionSheet(Callback):
     """Saves ``predictions.png`` when a training ends: held-out pictures, half of them wrong.
 
     The model is that of the last step. The pictures are spread over the reported parts of the
-    held-out domains. Where inputs are no pictures, nothing is saved.
+    held-out domains. Where inputs are no pictures, or the task is not classification, nothing is
+    saved.
     """
 
     def __init__(self, folder: str | Path, count: int = 24) -> None:
@@ -41,6 +44,8 @@ class PredictionSheet(Callback):
         """Called when fit ends, with the model still on its device: draws and saves."""
         data: Any = getattr(trainer, "datamodule", None)
         if not trainer.is_global_zero or not isinstance(data, DomainLoaders):
+            return
+        if metric_of(getattr(pl_module, "task", None)) != ACCURACY:
             return
         samples = data.sample_images("test", _LOOKED_AT)
         if samples is None:

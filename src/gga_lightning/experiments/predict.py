@@ -1,4 +1,4 @@
-"""``gga-predict``: the classes of image files, by the model that a selection rule chose."""
+"""``gga-predict``: the classes of image files, or what else a run predicts."""
 
 import argparse
 import csv
@@ -10,21 +10,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gga_lightning.algorithms import DomainGeneralizer, Prediction
+from gga_lightning.algorithms import DomainGeneralizer
 from gga_lightning.algorithms.prediction import image_files
 from gga_lightning.experiments.configuration import explain
 from gga_lightning.experiments.models import add_model_options, load_model
+from gga_lightning.tasks.predictions import AnyPrediction
 
 __all__ = ["main"]
 
-Row = tuple[str, Prediction]
+Row = tuple[str, AnyPrediction]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = _load(options.run, options.selection, options.trust).to(_device(options.device))
         paths = _paths(options.images, partial(_report, errors))
         rows = _predictions(model, paths, options.batch_size, partial(_report, errors))
-        _WRITERS[options.format](rows, model.classes)
+        _WRITERS[options.format](rows)
         sys.stdout.flush()
     except BrokenPipeError:  # such as that of `| head`
         # at its end Python flushes what is left, which must not fail again
@@ -159,34 +159,36 @@ def _predictions(
             yield from zip(read, predicted, strict=True)
 
 
-def _write_csv(rows: Iterable[Row], classes: Sequence[str]) -> None:
+def _write_csv(rows: Iterable[Row]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for index, (path, found) in enumerate(rows):
-        if index == 0:  # the prefix keeps a class that is called "file" or "label" apart
-            writer.writerow(["file", "label", "probability", *(f"p_{name}" for name in classes)])
-        numbers = [found.probability, *found.probabilities.values()]
-        writer.writerow([path, found.label, *(f"{number:.6g}" for number in numbers)])
+        columns = found.columns()
+        if index == 0:
+            writer.writerow(["file", *columns])
+        texts = [f"{x:.6g}" if isinstance(x, float) else x for x in columns.values()]
+        writer.writerow([path, *texts])
 
 
-def _write_json(rows: Iterable[Row], classes: Sequence[str]) -> None:
+def _write_json(rows: Iterable[Row]) -> None:
     for path, found in rows:
-        row: dict[str, Any] = {"file": path, **found._asdict()}
-        del row["source"]
-        print(json.dumps(row))
+        print(json.dumps({"file": path, **found.entries()}))
 
 
-def _write_table(rows: Iterable[Row], classes: Sequence[str]) -> None:
-    table = Table("file", "class", "probability")
-    for column in table.columns[:2]:
-        column.overflow = "fold"  # nothing of a long name is cut off
-    table.columns[2].justify = "right"
+def _write_table(rows: Iterable[Row]) -> None:
+    table: Table | None = None
     for path, found in rows:
-        table.add_row(path, found.label, f"{found.probability:.1%}")
-    if table.row_count:
+        cells = found.cells()
+        if table is None:
+            table = Table()
+            table.add_column("file", overflow="fold")  # nothing of a long name is cut off
+            for name, _, justify in cells:
+                table.add_column(name, justify=justify, overflow="fold")
+        table.add_row(path, *(text for _, text, _ in cells))
+    if table is not None:
         Console(markup=False, emoji=False, highlight=False).print(table)
 
 
-_WRITERS: dict[str, Callable[[Iterable[Row], Sequence[str]], None]] = {
+_WRITERS: dict[str, Callable[[Iterable[Row]], None]] = {
     "table": _write_table,
     "csv": _write_csv,
     "json": _write_json,

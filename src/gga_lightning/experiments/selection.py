@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from gga_lightning.report.results import earliest_best, part_means
+from gga_lightning.experiments.tasks import metric_of
+from gga_lightning.report.metric import Metric, earliest_best
+from gga_lightning.report.results import part_means
 
-__all__ = ["RULES", "ValidationHistory", "ValidationPass", "select"]
+__all__ = ["RULES", "ValidationHistory", "ValidationPass", "entry", "select"]
 
 RULES = ("training_domain_validation", "oracle", "last")
 
 
 class ValidationPass(NamedTuple):
-    """Accuracies, in [0, 1], after one validation pass.
+    """Accuracies, in [0, 1], or values of another task's metric, after one validation pass.
 
     Attributes:
         step: How many optimizer steps were taken.
@@ -47,10 +49,11 @@ class ValidationHistory(Callback):
         """Called when a validation pass ends: takes note of its accuracies."""
         if trainer.sanity_checking:
             return
+        ending = f"/{metric_of(getattr(pl_module, 'task', None)).name}"
         each = {
-            name.removesuffix("/acc"): float(value)
+            name.removesuffix(ending): float(value)
             for name, value in trainer.callback_metrics.items()
-            if name.endswith("/acc") and name.count("/") > 1
+            if name.endswith(ending) and name.count("/") > 1
         }
         # not the logged means, which are rounded: gga-report computes its means from these too
         self.evaluations.append(ValidationPass(trainer.global_step, *part_means(each), each))
@@ -64,14 +67,17 @@ class ValidationHistory(Callback):
         self.evaluations = [ValidationPass(*evaluation) for evaluation in state_dict["evaluations"]]
 
 
-def select(evaluations: list[ValidationPass]) -> dict[str, ValidationPass]:
+def select(
+    evaluations: list[ValidationPass], *, higher_is_better: bool = True
+) -> dict[str, ValidationPass]:
     """Applies the three rules that need one training only.
 
     The earliest evaluation wins a tie. Two accuracies are tied if they differ by no more than
-    rounding, see :func:`gga_lightning.report.results.earliest_best`.
+    rounding, see :func:`gga_lightning.report.metric.earliest_best`.
 
     Args:
         evaluations: All evaluations of a training, in order; at least one.
+        higher_is_better: Whether the best value is the highest, as of accuracies.
 
     Returns:
         ``"training_domain_validation"``: the one with the best source accuracy; ``"oracle"``: the
@@ -91,8 +97,23 @@ def select(evaluations: list[ValidationPass]) -> dict[str, ValidationPass]:
     if not evaluations:
         raise ValueError("`evaluations` must hold at least one evaluation, got none.")
     chosen = (
-        earliest_best(evaluation.val_acc for evaluation in evaluations),
-        earliest_best(evaluation.oracle_acc for evaluation in evaluations),
+        earliest_best((e.val_acc for e in evaluations), higher_is_better=higher_is_better),
+        earliest_best((e.oracle_acc for e in evaluations), higher_is_better=higher_is_better),
         -1,
     )
     return {rule: evaluations[index] for rule, index in zip(RULES, chosen, strict=True)}
+
+
+def entry(evaluation: ValidationPass, metric: Metric) -> dict[str, float]:
+    """Writes down what a rule chose, for ``selections`` in ``result.json``.
+
+    Args:
+        evaluation: The evaluation.
+        metric: The metric.
+
+    Returns:
+        Its step and means, such as ``val_acc``.
+    """
+    parts = ("val", "oracle", "test")
+    means = {metric.key(part): getattr(evaluation, f"{part}_acc") for part in parts}
+    return {"step": evaluation.step, **means}

@@ -24,9 +24,15 @@ from gga_lightning.experiments.models import (
     quiet_trainer,
     untrained_model,
 )
-from gga_lightning.experiments.selection import RULES, ValidationHistory, ValidationPass
+from gga_lightning.experiments.selection import (
+    RULES,
+    ValidationHistory,
+    ValidationPass,
+    entry,
+)
 from gga_lightning.experiments.terminal import tidy
 from gga_lightning.experiments.train import make_data
+from gga_lightning.report.metric import parse_metric
 
 __all__ = ["average", "main", "soup"]
 
@@ -160,13 +166,14 @@ def _evaluation(member: Member, device: str) -> Evaluate:
 
 def _greedy(members: Sequence[Member], evaluate: Evaluate) -> tuple[list[float], ValidationPass]:
     """The members' weights, and the evaluation of the average."""
-    order = sorted(range(len(members)), key=lambda index: -members[index].accuracy)
+    sign = 1.0 if members[0].metric.higher_is_better else -1.0
+    order = sorted(range(len(members)), key=lambda index: -sign * members[index].accuracy)
     chosen, best = order[:1], evaluate(members[order[0]].state)
     for index in order[1:]:
         tried = [*chosen, index]
         states = [members[each].state for each in tried]
         found = evaluate(average(states, [1 / len(tried)] * len(tried)))
-        if found.val_acc >= best.val_acc:
+        if sign * found.val_acc >= sign * best.val_acc:
             chosen, best = tried, found
     return [1 / len(chosen) if i in chosen else 0.0 for i in range(len(members))], best
 
@@ -194,15 +201,15 @@ def _write(
     unfinished = path.with_name(f"{path.name}.part")
     torch.save({"state_dict": state, "global_step": step}, unfinished)
     replace_file(unfinished, path)
-    chosen = {name: getattr(found, name) for name in ("val_acc", "oracle_acc", "test_acc")}
+    chosen = entry(found, first.metric)
     result = {
         **first.result,
         "config_hash": digest[:16],
         "settings": {**first.result["settings"], "soup": kind},
         "steps": step,
         "diverged": None,
-        "selections": {rule: {"step": step, **chosen} for rule in RULES},
-        "evaluations": [{"step": step, "accuracies": dict(found.accuracies)}],
+        "selections": {rule: {**chosen, "step": step} for rule in RULES},
+        "evaluations": [{"step": step, first.metric.values_key: dict(found.accuracies)}],
         "search": None,
         "seconds": sum(member.result["seconds"] for member in members),
         "overrides": [],
@@ -249,19 +256,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(out: str, result: dict[str, Any]) -> None:
     """Says what was averaged and how good it is."""
+    metric = parse_metric(result)
     names = ("members", "weights", "validation")
     members, weights, accuracies = (result["soup"][name] for name in names)
     for run, weight, accuracy in zip(members, weights, accuracies, strict=True):
-        print(f"weight {weight:.3f}  validation {accuracy:.1%}  {run}")
+        print(f"weight {weight:.3f}  validation {metric.shown(accuracy)}  {run}")
     chosen = result["selections"][DEFAULT_SELECTION]
     mean = sum(accuracies) / len(accuracies)
+    best = (max if metric.higher_is_better else min)(accuracies)
+    val, test = (chosen[metric.key(part)] for part in ("val", "test"))
     print(
         f"The {result['soup']['kind']} soup of {sum(map(bool, weights))} models has a validation "
-        f"accuracy of {chosen['val_acc']:.1%}; its members have {mean:.1%} on average and "
-        f"{max(accuracies):.1%} at best. On the held-out domain it has {chosen['test_acc']:.1%}. "
+        f"{metric.title} of {metric.shown(val)}; its members have {metric.shown(mean)} on average "
+        f"and {metric.shown(best)} at best. On the held-out domain it has {metric.shown(test)}. "
         f"It is in {out}."
     )
-    if chosen["val_acc"] < mean:
+    if val < mean if metric.higher_is_better else val > mean:
         print(
             "It is worse than its members. Models can be averaged if their trainings began at the "
             "same weights: vary `data.seed` or hyperparameters instead of `seed`."

@@ -27,6 +27,7 @@ from gga_lightning.callbacks import (
     RandomState,
 )
 from gga_lightning.data import DomainDataModule
+from gga_lightning.experiments import tasks
 from gga_lightning.experiments.apart import run_apart, starts_processes, typed_overrides
 from gga_lightning.experiments.checkpoints import save_checkpoint
 from gga_lightning.experiments.configuration import check_numbers, config_directory, explain
@@ -42,7 +43,7 @@ from gga_lightning.experiments.output import (
 )
 from gga_lightning.experiments.progress import ProgressBar
 from gga_lightning.experiments.required import require_data
-from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, select
+from gga_lightning.experiments.selection import ValidationHistory, ValidationPass, entry, select
 from gga_lightning.experiments.signals import exit_on_signals, resumable
 from gga_lightning.experiments.sweeps import domain_names, register
 from gga_lightning.experiments.terminal import tidy, transcript
@@ -70,6 +71,8 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = make_data(config)
     module = make_algorithm(config, data)
+    tasks.check_targets(module.task, data)
+    metric = tasks.metric_of(module.task)
     job, history = Job(folder), ValidationHistory()
     progress, watch = JobProgress(job), DivergenceWatch()
     chosen = _with_progress_bar(config, _instances(config.callbacks))
@@ -91,12 +94,13 @@ def train(
     if checkpoint is not None and trainer.is_global_zero:
         print(f"Resuming from {shown(checkpoint)}", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    selections = select(history.evaluations)
+    selections = select(history.evaluations, higher_is_better=metric.higher_is_better)
     if any(isinstance(found, SWAD) for found in callbacks):
         selections["swad"] = _evaluate_averaged(trainer, module, data, history, folder)
     searches = [found for found in callbacks if isinstance(found, GradientGuidedAnnealing)]
     result = {
         **description,
+        **tasks.task_entries(module.task),
         "data_path": data_path(config),
         "steps": trainer.global_step,
         "diverged": watch.step,
@@ -104,10 +108,10 @@ def train(
         "domains": data.domains,
         "training_domains": data.training_domains,
         "preprocess": data.preprocessing(module.featurizer),
-        "selections": {rule: _selection(evaluation) for rule, evaluation in selections.items()},
+        "selections": {rule: entry(found, metric) for rule, found in selections.items()},
         "evaluations": [
-            {"step": evaluation.step, "accuracies": evaluation.accuracies}
-            for evaluation in history.evaluations
+            {"step": found.step, metric.values_key: found.accuracies}
+            for found in history.evaluations
         ],
         "search": search_summary(searches[0]) if searches else None,
         "seconds": progress.seconds,
@@ -155,14 +159,15 @@ def make_algorithm(config: DictConfig, data: DomainDataModule) -> DomainGenerali
         The algorithm.
     """
     facts = {"num_domains": len(data.training_domains), "input_shape": data.input_shape}
-    left_open = {
+    left_open: dict[str, Any] = {
         name: facts[name]
         for name in map(str, config.algorithm)
         if name in facts and OmegaConf.is_missing(config.algorithm, name)
     }
     kind: type[DomainGeneralizer] = get_class(config.algorithm._target_)
-    shape = kind.featurizer_shape(data.input_shape)
-    featurizer = instantiate(config.backbone, input_shape=shape)
+    task = tasks.make_task(config)
+    featurizer = tasks.make_featurizer(config, kind.featurizer_shape(data.input_shape), task)
+    left_open |= tasks.task_argument(kind, task)
     return instantiate(
         config.algorithm, featurizer=featurizer, num_classes=data.num_classes, **left_open
     )
@@ -244,11 +249,6 @@ def _instances(group: DictConfig) -> list[Any]:
     return [instantiate(entry) for entry in group.values()]
 
 
-def _selection(evaluation: ValidationPass) -> dict[str, float]:
-    names = ("step", "val_acc", "oracle_acc", "test_acc")
-    return {name: getattr(evaluation, name) for name in names}
-
-
 @hydra.main(version_base="1.3", config_path=config_directory(), config_name="train")
 def _job(config: DictConfig) -> float:
     with tidy("gga-train"):  # in launchers' processes too, which do not run main()
@@ -264,7 +264,7 @@ def _job(config: DictConfig) -> float:
             result = run_apart(folder, hydra_config)
         else:
             result = _run(config, folder, hydra_config)
-        return result["selections"]["training_domain_validation"]["val_acc"]
+        return tasks.validation_score(result)
 
 
 def _check_domains(config: DictConfig, *, one_of_many: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gga_lightning.report.bases import arrange
 from gga_lightning.report.methods import Method, group_methods, order_domains
+from gga_lightning.report.metric import Metric
 from gga_lightning.report.results import Run
 from gga_lightning.report.runs import read_runs
 from gga_lightning.report.statistics import (
@@ -58,6 +59,7 @@ def assess(comparison: Comparison) -> list[str]:
     Returns:
         A line for each method, and one that sums them up.
     """
+    metric = comparison.metric
     rows = [row for row in comparison.rows if row.difference is not None]
     base = next((r.method for r in comparison.rows if r.method.kind == "baseline"), None)
     remedies = [row for row in rows if base is not None and _is_plain(row.method, base)]
@@ -65,19 +67,23 @@ def assess(comparison: Comparison) -> list[str]:
     for row in rows:
         if row.method.kind == "control" or row in remedies:
             continue
-        text, good = _assess_method(row, _controls(row, comparison.rows), remedies)
+        text, good = _assess_method(row, _controls(row, comparison.rows), remedies, metric)
         lines.append(f"- {row.method.label!r}: {text}")
         if good:
             advised.append(row.method.label)
-    return [*lines, _summary(advised, [*_helpful(remedies)], rows)]
+    return [*lines, _summary(advised, [*_helpful(remedies)], rows, metric)]
 
 
-def _assess_method(row: Row, controls: Sequence[Row], remedies: Sequence[Row]) -> tuple[str, bool]:
+def _assess_method(
+    row: Row, controls: Sequence[Row], remedies: Sequence[Row], metric: Metric
+) -> tuple[str, bool]:
     """A method's verdict, and whether it is one to use."""
     found = row.difference
     assert found is not None
     count = len(found.values)
-    figures = f"{_figures(found)} over {found.base!r}, {count} seed{'s' if count > 1 else ''}"
+    figures = (
+        f"{_figures(found, metric)} over {found.base!r}, {count} seed{'s' if count > 1 else ''}"
+    )
     if count < FEWEST:
         return f"no verdict yet ({figures}); it takes {FEWEST} seeds.", False
     if not found.clear:
@@ -86,21 +92,21 @@ def _assess_method(row: Row, controls: Sequence[Row], remedies: Sequence[Row]) -
         return f"it harms ({figures}).", False
     text, good = f"it helps ({figures}).", True
     for control in controls:
-        against = compare(row.accuracies, control.accuracies, control.method.label)
+        against = compare(row.accuracies, control.accuracies, control.method.label, metric)
         if against is None or against.low is None:
             text, good = f"{text} Its control {control.method.label!r} has too few seeds.", False
         elif against.low > 0:
-            text += f" It beats its control {against.base!r} ({_figures(against)})."
+            text += f" It beats its control {against.base!r} ({_figures(against, metric)})."
         else:
             text += (
-                f" Its control {against.base!r} does as much ({_figures(against)} between them): "
-                "the agreement of these domains is not what helps."
+                f" Its control {against.base!r} does as much ({_figures(against, metric)} between "
+                "them): the agreement of these domains is not what helps."
             )
             good = False
     for remedy in _helpful(remedies):
         assert remedy.difference is not None
         if remedy.difference.mean >= found.mean:
-            text += f" So does {remedy.method.label!r} ({_figures(remedy.difference)})."
+            text += f" So does {remedy.method.label!r} ({_figures(remedy.difference, metric)})."
             good = False
     return text, good
 
@@ -125,7 +131,9 @@ def _controls(row: Row, rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _summary(advised: Sequence[str], helpful: Sequence[Row], rows: Sequence[Row]) -> str:
+def _summary(
+    advised: Sequence[str], helpful: Sequence[Row], rows: Sequence[Row], metric: Metric
+) -> str:
     if not any(row.difference and len(row.difference.values) >= FEWEST for row in rows):
         return f"A verdict takes {FEWEST} seeds. The same command continues the study."
     if advised:
@@ -138,11 +146,15 @@ def _summary(advised: Sequence[str], helpful: Sequence[Row], rows: Sequence[Row]
         for row in rows
         if row.difference and row.difference.low is not None and row.difference.high is not None
     ]
-    blind = f" Differences below about {max(widths):.1f} points cannot be seen." if widths else ""
+    blind = ""
+    if widths:
+        width = f"{metric.number(max(widths))} {metric.unit}"
+        blind = f" Differences below about {width} cannot be seen."
     return f"Nothing that was tried is shown to be better than plain training.{blind}"
 
 
-def _figures(found: Difference) -> str:
+def _figures(found: Difference, metric: Metric) -> str:
+    text = f"{metric.difference(found.mean)} {metric.unit}"
     if found.low is None or found.high is None:
-        return f"{found.mean:+.1f} points"
-    return f"{found.mean:+.1f} points [{found.low:+.1f}, {found.high:+.1f}]"
+        return text
+    return f"{text} [{metric.difference(found.low)}, {metric.difference(found.high)}]"

@@ -13,6 +13,7 @@ from gga_lightning.report.bases import arrange, find_baseline
 from gga_lightning.report.figures import save_figures
 from gga_lightning.report.formats import to_csv, to_latex, to_markdown, to_text
 from gga_lightning.report.methods import Method, group_methods, order_domains
+from gga_lightning.report.metric import Metric
 from gga_lightning.report.notes import finding_notes, gap_note, version_notes
 from gga_lightning.report.paper import DATASETS, paper_table
 from gga_lightning.report.results import Run, seen_groups
@@ -135,7 +136,11 @@ def _by_data(reading: Reading, wanted: Sequence[str] | None) -> dict[str, list[R
     found: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
     for run in reading.runs:
         found[run.data, run.data_path].append(run)
-    named = {_data_name(data, path, found): runs for (data, path), runs in found.items()}
+    named = {
+        name: own
+        for (data, path), runs in found.items()
+        for name, own in _by_metric(_data_name(data, path, found), runs).items()
+    }
     usable = _usable(dict(sorted(named.items())))
     if not usable:
         raise ValueError(_nothing(reading))
@@ -166,6 +171,18 @@ def _on_seen_groups(by_data: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]
 
 def _usable(by_data: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
     return {name: runs for name, runs in by_data.items() if any(run.single for run in runs)}
+
+
+def _by_metric(name: str, runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Separates runs on one data set that are not comparable, because their tasks differ."""
+    found: dict[Metric, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[run.metric].append(run)
+    alone = len(found) == 1
+    return {
+        name if alone else f"{name}, {metric.task} ({metric.title})": own
+        for metric, own in found.items()
+    }
 
 
 def _data_name(data: str, path: str | None, found: Iterable[tuple[str, str | None]]) -> str:
@@ -221,8 +238,10 @@ def _parts(comparisons: Sequence[Comparison], *, paper: bool) -> list[Table | No
             parts += paper_table(comparison) or ()
     for _, grouped in groupby(comparisons, key=lambda comparison: comparison.rule):
         same_rule = list(grouped)
-        if len(same_rule) > 1:
-            parts += overview(same_rule)
+        for metric in dict.fromkeys(comparison.metric for comparison in same_rule):
+            of_metric = [c for c in same_rule if c.metric == metric]
+            if len(of_metric) > 1:
+                parts += overview(of_metric)
     if paper and not any(comparison.data in DATASETS for comparison in comparisons):
         parts.append(Note(f"The paper has none of these data sets. It has {', '.join(DATASETS)}."))
     return parts

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from gga_lightning.plots import plot_accuracies, plot_cost, plot_differences, plot_search
 from gga_lightning.report.methods import Method
+from gga_lightning.report.metric import ACCURACY
 from gga_lightning.report.rules import RULES, seeds
 from gga_lightning.report.statistics import Cell, Comparison, Difference
 from gga_lightning.report.tables import SeedMarks, by_label, errors_text
@@ -32,8 +33,11 @@ def save_figures(comparisons: Sequence[Comparison], folder: Path) -> None:
         same_rule = list(grouped)
         for comparison in same_rule:
             figures[f"accuracies-{comparison.data}-{rule}"] = _accuracies(comparison)
-        if any(row.difference for comparison in same_rule for row in comparison.rows):
-            figures[f"differences-{rule}"] = _differences(same_rule)
+        for metric in dict.fromkeys(comparison.metric for comparison in same_rule):
+            of_metric = [c for c in same_rule if c.metric == metric]
+            if any(row.difference for comparison in of_metric for row in comparison.rows):
+                name = "" if metric == ACCURACY else f"-{metric.name}"
+                figures[f"differences{name}-{rule}"] = _differences(of_metric)
     for data, methods in {c.data: [row.method for row in c.rows] for c in comparisons}.items():
         figures[f"cost-{data}"] = _cost(data, methods)
         searched = [method for method in methods if _gains(method, "mean_gain")]
@@ -50,6 +54,8 @@ def _file_name(text: str) -> str:
 
 
 def _accuracies(comparison: Comparison) -> Figure:
+    metric = comparison.metric
+    direction = "better \u2192" if metric.higher_is_better else "\u2190 better"
     lines = [row.cells for row in comparison.rows]
     marks = SeedMarks(itertools.chain(*lines))
     return plot_accuracies(
@@ -60,7 +66,8 @@ def _accuracies(comparison: Comparison) -> Figure:
         _values(lines, "error"),
         title=f"{comparison.data}: {RULES[comparison.rule]}",
         notes=[[_note(marks, cell) for cell in line] for line in lines],
-        axis="accuracy on the held-out domain in % (better \u2192), "
+        axis=f"{metric.title} on the held-out domain{' in %' if metric.in_percent else ''} "
+        f"({direction}), "
         f"{errors_text(comparison)}; n = {len(marks.usual)}, {seeds(marks.usual)}",
     )
 
@@ -85,8 +92,8 @@ def _differences(comparisons: Sequence[Comparison]) -> Figure:
         [comparison.data for comparison in comparisons],
         samples=[[d.values if d else () for d in line] for line in lines],
         notes=[[_note(marks, difference) for difference in line] for line in lines],
-        axis=f"difference to {next(iter(bases.values())) if single else 'the base'} in points "
-        "(better \u2192), mean and 95 % t interval; "
+        axis=f"difference to {next(iter(bases.values())) if single else 'the base'} in "
+        f"{comparisons[0].metric.unit} (better \u2192), mean and 95 % t interval; "
         f"n = {len(marks.usual)} pairs, {seeds(marks.usual)}",
     )
 

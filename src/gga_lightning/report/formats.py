@@ -128,7 +128,9 @@ def to_latex(tables: Iterable[Table]) -> str:
 def to_csv(lines: Iterable[Mapping[str, object]]) -> str:
     """Writes comma-separated values: numbers with six decimals, missing ones as empty fields."""
     output = io.StringIO()
-    writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
+    lines = list(lines)
+    other = ["metric"] if any("metric" in line for line in lines) else []  # than the accuracy
+    writer = csv.DictWriter(output, [*COLUMNS, *other], lineterminator="\n")
     writer.writeheader()
     for line in lines:
         texts = {name: f"{v:.6f}" if isinstance(v, float) else v for name, v in line.items()}

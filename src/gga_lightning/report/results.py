@@ -9,20 +9,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from gga_lightning.report.metric import ACCURACY, Metric, earliest_best, parse_metric, rounding
+
 __all__ = [
     "RecordedPass",
     "Run",
     "Search",
     "Selection",
     "Trial",
-    "earliest_best",
     "parse_result",
     "part_means",
     "same_selection",
     "seen_groups",
 ]
 
-_TIE = 1e-6  # accuracies are logged in single precision: closer ones are equal
 # Rule to what it maximizes. SWAD's selection is of averaged weights, which no evaluation has.
 _CRITERIA = {"training_domain_validation": "val_acc", "oracle": "oracle_acc", "last": "step"}
 _TEXTS = ("data", "algorithm", "annealing", "backbone", "config_hash")
@@ -42,9 +42,9 @@ class RecordedPass:
 
     Attributes:
         step: Number of optimizer steps taken.
-        accuracies: In [0, 1], by part: ``val/<source>``; ``test/<held out>``, which is reported;
-            and the smaller part ``oracle/<held out>``, or ``seen/<held out>``, whose groups were
-            trained on in other domains.
+        accuracies: In [0, 1], or values of another metric, by part: ``val/<source>``;
+            ``test/<held out>``, which is reported; and the smaller part ``oracle/<held out>``, or
+            ``seen/<held out>``, whose groups were trained on in other domains.
     """
 
     step: int
@@ -56,7 +56,8 @@ class Selection(NamedTuple):
 
     Attributes:
         step: Number of optimizer steps taken.
-        val_acc: Mean over the source domains' validation parts, in [0, 1].
+        val_acc: Mean over the source domains' validation parts, in [0, 1]; or, here and below, of
+            another metric than the accuracy.
         oracle_acc: Mean over the held-out domains' parts that are not reported.
         test_acc: Mean over the held-out domains' parts that are reported.
     """
@@ -111,6 +112,7 @@ class Run:
         overrides: The job's Hydra overrides.
         settings: The flattened configuration, without seeds, held-out domains and
             hyperparameters.
+        metric: By which its models are judged.
     """
 
     folder: Path
@@ -134,6 +136,7 @@ class Run:
     config_hash: str
     overrides: tuple[str, ...]
     settings: Mapping[str, Any]
+    metric: Metric = ACCURACY
 
     @property
     def single(self) -> bool:
@@ -154,13 +157,16 @@ def parse_result(folder: Path, result: object) -> Run:
     sources = _names(result, "source_domains")
     if not held_out or not sources or set(held_out) & set(sources):
         raise ValueError("`test_domains` and `source_domains` must be disjoint and not empty")
+    metric = parse_metric(result)
     evaluations = tuple(
-        _evaluation(entry, sources, held_out) for entry in _take(result, "evaluations", list)
+        _evaluation(entry, sources, held_out, metric)
+        for entry in _take(result, "evaluations", list)
     )
     stored = {
-        rule: _selection(rule, entry) for rule, entry in _take(result, "selections", dict).items()
+        rule: _selection(rule, entry, metric)
+        for rule, entry in _take(result, "selections", dict).items()
     }
-    _check_selections(stored, evaluations)
+    _check_selections(stored, evaluations, metric)
     search = _take(result, "search", (dict, type(None)))
     path = _take({"data_path": None, **result}, "data_path", (str, type(None)))
     return Run(
@@ -179,6 +185,7 @@ def parse_result(folder: Path, result: object) -> Run:
         versions={str(k): str(v) for k, v in _take(result, "versions", dict).items()},
         overrides=_names(result, "overrides"),
         settings=_take(result, "settings", dict),
+        metric=metric,
     )
 
 
@@ -210,34 +217,9 @@ def seen_groups(run: Run) -> Run | None:
     return replace(run, evaluations=evaluations, selections=selections)
 
 
-def earliest_best(values: Iterable[float]) -> int:
-    """Finds the best value; the earliest wins a tie.
-
-    Checkpoints, ``result.json`` and reports all use this rule. A later value is better only if it
-    exceeds the best one before it by more than rounding, 1e-6. The choice among the first n values
-    is therefore known when the n-th arrives.
-
-    Args:
-        values: At least one.
-
-    Returns:
-        Its index.
-
-    Example:
-        >>> earliest_best([0.25, 0.5, 0.5 + 6e-8, 0.5])
-        1
-    """
-    listed = list(values)
-    best = 0
-    for index, value in enumerate(listed):
-        if value > listed[best] + _TIE:
-            best = index
-    return best
-
-
 def same_selection(one: Selection, other: Selection) -> bool:
     """Compares two selections, up to the precision in which accuracies are logged."""
-    return all(abs(a - b) <= _TIE for a, b in zip(one, other, strict=True))
+    return all(abs(a - b) <= rounding(a) for a, b in zip(one, other, strict=True))
 
 
 def part_means(accuracies: Mapping[str, float]) -> tuple[float, float, float]:
@@ -255,22 +237,25 @@ def part_means(accuracies: Mapping[str, float]) -> tuple[float, float, float]:
     return fmean(values["val"]), fmean(values["oracle"] + values["seen"]), fmean(values["test"])
 
 
-def _evaluation(entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...]) -> RecordedPass:
+def _evaluation(
+    entry: Any, sources: tuple[str, ...], held_out: tuple[str, ...], metric: Metric
+) -> RecordedPass:
     if not isinstance(entry, dict):
         raise ValueError(f"`evaluations` must hold objects, holds {_shown(entry)}")
-    accuracies = _take(entry, "accuracies", dict)
+    accuracies = _take(entry, metric.values_key, dict)
     names = [f"val/{domain}" for domain in sources]
     names += [f"test/{domain}" for domain in held_out]
     names += [f"seen/{d}" if f"seen/{d}" in accuracies else f"oracle/{d}" for d in held_out]
     return RecordedPass(
-        _take(entry, "step", int), {name: _accuracy(accuracies, name) for name in names}
+        _take(entry, "step", int), {name: _value(accuracies, name, metric) for name in names}
     )
 
 
-def _selection(rule: str, entry: Any) -> Selection:
+def _selection(rule: str, entry: Any, metric: Metric) -> Selection:
     if not isinstance(entry, dict):
         raise ValueError(f"`selections.{rule}` must be an object, is {_shown(entry)}")
-    values = (_accuracy(entry, name) for name in ("val_acc", "oracle_acc", "test_acc"))
+    names = (metric.key(part) for part in ("val", "oracle", "test"))
+    values = (_value(entry, name, metric) for name in names)
     return Selection(_take(entry, "step", int), *values)
 
 
@@ -289,7 +274,9 @@ def _search(entry: Mapping[str, Any]) -> Search:
     )
 
 
-def _check_selections(stored: Mapping[str, Selection], evaluations: Iterable[RecordedPass]) -> None:
+def _check_selections(
+    stored: Mapping[str, Selection], evaluations: Iterable[RecordedPass], metric: Metric
+) -> None:
     """Checks that each selection is one of the evaluations, and that no other one is better."""
     for rule in _CRITERIA:
         if rule not in stored:
@@ -298,7 +285,8 @@ def _check_selections(stored: Mapping[str, Selection], evaluations: Iterable[Rec
     for rule, criterion in _CRITERIA.items() if passes else ():
         same = [found for found in passes if same_selection(found, stored[rule])]
         values = [getattr(found, criterion) for found in (*same[:1], *passes)]
-        if not same or earliest_best(values) != 0:
+        higher = metric.higher_is_better or criterion == "step"
+        if not same or earliest_best(values, higher_is_better=higher) != 0:
             raise ValueError(f"`selections.{rule}` disagrees with `evaluations`")
 
 
@@ -327,9 +315,9 @@ def _number(entry: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _accuracy(entry: Mapping[str, Any], name: str) -> float:
+def _value(entry: Mapping[str, Any], name: str, metric: Metric) -> float:
     value = _number(entry, name)
-    if not 0.0 <= value <= 1.0:
+    if metric.in_percent and not 0.0 <= value <= 1.0:
         raise ValueError(f"`{name}` must be in [0, 1], is {value}")
     return value
 

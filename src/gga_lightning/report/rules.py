@@ -13,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from statistics import fmean
 
-from gga_lightning.report.results import Run, Trial, earliest_best
+from gga_lightning.report.metric import earliest_best
+from gga_lightning.report.results import Run, Trial
 
 __all__ = ["RULES", "Accuracies", "apply_rule", "seeds"]
 
@@ -71,12 +72,14 @@ def apply_rule(rule: str, runs: Iterable[Run]) -> Accuracies:
             options = [_stored(rule, run) for run in draws]
         found = [option for option in options if option is not None]
         if found:
-            chosen[cell] = found[earliest_best(criterion for criterion, _ in found)][1]
+            higher = draws[0].metric.higher_is_better
+            criteria = (criterion for criterion, _ in found)
+            chosen[cell] = found[earliest_best(criteria, higher_is_better=higher)][1]
     return chosen
 
 
 def _stored(rule: str, run: Run) -> tuple[float, float] | None:
-    """Finds the accuracy that the rule maximizes and the one that it reports."""
+    """Finds the value that the rule selects by and the one that it reports."""
     name, criterion = _SINGLE[rule]
     chosen = run.selections.get(name)
     return None if chosen is None else (getattr(chosen, criterion), chosen.test_acc)
@@ -98,5 +101,5 @@ def _leave_one_out(
     if not steps:
         return None
     means = [fmean(table[step] for table in tables) for step in steps]
-    best = earliest_best(means)
+    best = earliest_best(means, higher_is_better=run.metric.higher_is_better)
     return means[best], reported[steps[best]]

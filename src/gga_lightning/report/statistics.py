@@ -1,4 +1,7 @@
-"""Computes cells, averages, and paired differences with intervals, in percent and points."""
+"""Computes cells, averages, and paired differences with intervals, in percent and points.
+
+Values of metrics that are not in percent keep their unit.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +12,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from gga_lightning.report.methods import Method
+from gga_lightning.report.metric import ACCURACY, Metric
 from gga_lightning.report.results import Trial
 from gga_lightning.report.rules import Accuracies, apply_rule
 
@@ -55,7 +59,8 @@ class Difference:
 
     Attributes:
         base: The base's label.
-        values: For each trial, the difference of the means over ``domains``, in points.
+        values: For each trial, the difference of the means over ``domains``, in points. It is
+            above 0 if the row is better, also for metrics of which the lowest value is the best.
         trials: The trials in which both rows have all of ``domains``.
         domains: The domains that both rows have.
         mean: Mean of the values.
@@ -91,7 +96,7 @@ class Row:
 
     Attributes:
         method: The method.
-        accuracies: Trial and domain to an accuracy, in [0, 1].
+        accuracies: Trial and domain to an accuracy, in [0, 1], or to a value of another metric.
         cells: For each column of the comparison, the mean over trials; None if there are none.
         difference: The difference to the method's base; None without base or common trials.
         cost: Mean time of a run, divided by the base's; None without base.
@@ -120,6 +125,7 @@ class Comparison:
         rows: The methods, in order.
         domainbed: Whether errors divide by n, as DomainBed's do, instead of n - 1. These are too
             small for few trials.
+        metric: By which the models are judged.
     """
 
     data: str
@@ -127,6 +133,7 @@ class Comparison:
     domains: Sequence[str]
     rows: Sequence[Row]
     domainbed: bool = False
+    metric: Metric = ACCURACY
 
     @property
     def columns(self) -> Sequence[str]:
@@ -143,11 +150,13 @@ def compute_comparison(
     domainbed: bool = False,
 ) -> Comparison:
     """Applies a selection rule to the methods of one data set, each compared with its base."""
+    methods = list(methods)
+    metric = next((run.metric for method in methods for run in method.runs), ACCURACY)
     rows = {
-        method.label: _row(method, apply_rule(rule, method.runs), domains, domainbed)
+        method.label: _row(method, apply_rule(rule, method.runs), domains, domainbed, metric.scale)
         for method in methods
     }
-    compared = [_compared(row, rows.get(row.method.base or "")) for row in rows.values()]
+    compared = [_compared(row, rows.get(row.method.base or ""), metric) for row in rows.values()]
     tested = {
         row.method.label: row.difference.p
         for row in compared
@@ -161,10 +170,12 @@ def compute_comparison(
         else row
         for row in compared
     ]
-    return Comparison(data, rule, domains, final, domainbed)
+    return Comparison(data, rule, domains, final, domainbed, metric)
 
 
-def compare(row: Accuracies, base: Accuracies, label: str = "") -> Difference | None:
+def compare(
+    row: Accuracies, base: Accuracies, label: str = "", metric: Metric = ACCURACY
+) -> Difference | None:
     """Compares a method with its base on their common domains, in the trials that have them all."""
     common = row.keys() & base.keys()
     domains = sorted({domain for _, domain in common})
@@ -172,7 +183,8 @@ def compare(row: Accuracies, base: Accuracies, label: str = "") -> Difference | 
     trials = [t for t in trials if all((t, domain) in common for domain in domains)]
     if not trials:
         return None
-    values = [100 * fmean(row[t, domain] - base[t, domain] for domain in domains) for t in trials]
+    scale = metric.scale if metric.higher_is_better else -metric.scale
+    values = [scale * fmean(row[t, domain] - base[t, domain] for domain in domains) for t in trials]
     low, high = t_interval(values) if len(values) > 1 else (None, None)
     return Difference(
         label, tuple(values), tuple(trials), tuple(domains), fmean(values), low, high, _p(values)
@@ -224,9 +236,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def _row(method: Method, accuracies: Accuracies, domains: Sequence[str], domainbed: bool) -> Row:
+def _row(
+    method: Method, accuracies: Accuracies, domains: Sequence[str], domainbed: bool, scale: float
+) -> Row:
     cells = sorted(accuracies)
-    columns = [{t: 100 * accuracies[t, d] for t, d in cells if d == domain} for domain in domains]
+    columns = [{t: scale * accuracies[t, d] for t, d in cells if d == domain} for domain in domains]
     complete = sorted(set.intersection(*map(set, columns)))
     columns.append({trial: fmean(column[trial] for column in columns) for trial in complete})
     return Row(method, accuracies, [_cell(column, domainbed) for column in columns])
@@ -243,10 +257,10 @@ def _cell(found: Mapping[Trial, float], domainbed: bool) -> Cell | None:
     return Cell(fmean(values), error, sd, tuple(found))
 
 
-def _compared(row: Row, base: Row | None) -> Row:
+def _compared(row: Row, base: Row | None, metric: Metric) -> Row:
     if base is None:
         return row
-    difference = compare(row.accuracies, base.accuracies, base.method.label)
+    difference = compare(row.accuracies, base.accuracies, base.method.label, metric)
     return replace(row, difference=difference, cost=_seconds(row) / _seconds(base))
 
 

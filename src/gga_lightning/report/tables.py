@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from gga_lightning.report.metric import ACCURACY, Metric
 from gga_lightning.report.rules import RULES, seeds
 from gga_lightning.report.statistics import (
     AVERAGE,
@@ -92,12 +93,13 @@ class SeedMarks:
 
 def accuracy_table(comparison: Comparison) -> Table:
     """Lays out the accuracies by held-out domain."""
+    metric = comparison.metric
     marks = SeedMarks(cell for row in comparison.rows for cell in row.cells)
     rows = [
         [
             row.method.shown,
-            *(cell_text(cell, marks) for cell in row.cells),
-            GAP if row.average is None or row.average.sd is None else f"{row.average.sd:.1f}",
+            *(cell_text(cell, marks, metric) for cell in row.cells),
+            GAP if row.average is None or row.average.sd is None else metric.number(row.average.sd),
             str(len(row.average.trials) if row.average is not None else 0),
         ]
         for row in comparison.rows
@@ -106,15 +108,16 @@ def accuracy_table(comparison: Comparison) -> Table:
         f"{comparison.data}: {RULES[comparison.rule]}",
         ["method", *comparison.columns, "sd", "n"],
         rows,
-        f"Held-out accuracy in %, {errors_text(comparison)} over {marks}. {AVERAGE}, sd: mean and "
-        "sample standard deviation of the n trials that have all domains.",
+        f"Held-out {_in_unit(metric)}, {errors_text(comparison)} over {marks}. {AVERAGE}, sd: mean "
+        "and sample standard deviation of the n trials that have all domains.",
         together=3,
-        best=_best(rows, len(comparison.columns)),
+        best=_best(rows, len(comparison.columns), metric),
     )
 
 
 def difference_table(comparison: Comparison) -> Table | None:
     """Lays out the paired differences of the rows to their bases, None if there are none."""
+    metric = comparison.metric
     found = [row.difference for row in comparison.rows if row.difference is not None]
     if not found:
         return None
@@ -124,7 +127,7 @@ def difference_table(comparison: Comparison) -> Table | None:
             row.method.shown,
             row.method.kind,
             row.method.base or GAP,
-            *_difference_texts(row.difference, marks, len(comparison.domains)),
+            *_difference_texts(row.difference, marks, len(comparison.domains), metric),
             GAP if row.cost is None else f"{row.cost:.1f}x",
         ]
         for row in comparison.rows
@@ -135,26 +138,35 @@ def difference_table(comparison: Comparison) -> Table | None:
         f"{comparison.data}: paired differences, {RULES[comparison.rule]}",
         ["method", "kind", "base", "difference", "95 % interval", "pairs", "better/worse", "cost"],
         rows,
-        f"Row minus base in points, with the paired t interval, over {marks}. {_star(tested)} "
+        f"{_subtraction(metric)}, with the paired t interval, over {marks}. {_star(tested)} "
         "cost: time of a run over the base's.",
     )
 
 
 def overview(comparisons: Sequence[Comparison]) -> list[Table]:
-    """Lays out the averages of several data sets under one rule, and the differences if any."""
+    """Lays out the averages of several data sets, all under one rule and of one metric.
+
+    Args:
+        comparisons: Those of the data sets.
+
+    Returns:
+        The averages, and the differences if there are any.
+    """
+    metric = comparisons[0].metric
     rule = RULES[comparisons[0].rule]
     names = [comparison.data for comparison in comparisons]
     found = by_label(comparisons)
     lines = [[row and row.average for row in rows] for rows in found.values()]
     marks = SeedMarks(itertools.chain(*lines))
-    means = [_mean_over_data(line, marks) for line in lines]
+    means = [_mean_over_data(line, marks, metric) for line in lines]
     averages = [
-        [_shown(rows), *(cell_text(cell, marks) for cell in line), mean]
+        [_shown(rows), *(cell_text(cell, marks, metric) for cell in line), mean]
         for rows, line, mean in zip(found.values(), lines, means, strict=True)
     ]
-    caption = f"Average over held-out domains in %, {errors_text(comparisons[0])} over {marks}."
+    unit = "in %" if metric.in_percent else metric.title
+    caption = f"Average over held-out domains {unit}, {errors_text(comparisons[0])} over {marks}."
     columns = ["method", *names, "mean"]
-    best = _best(averages, len(names) + 1)
+    best = _best(averages, len(names) + 1, metric)
     tables = [Table(f"all data sets: {rule}", columns, averages, caption, best=best)]
     compared = {
         label: [row and row.difference for row in rows]
@@ -162,19 +174,25 @@ def overview(comparisons: Sequence[Comparison]) -> list[Table]:
         if any(row and row.difference for row in rows)
     }
     if compared:
-        tables.append(_difference_overview(rule, names, compared))
+        tables.append(_difference_overview(rule, names, compared, metric))
     return tables
 
 
 def _difference_overview(
-    rule: str, names: Sequence[str], compared: Mapping[str, Sequence[Difference | None]]
+    rule: str,
+    names: Sequence[str],
+    compared: Mapping[str, Sequence[Difference | None]],
+    metric: Metric,
 ) -> Table:
     marks = SeedMarks(itertools.chain(*compared.values()))
     rows = [
         [
             label,
             ", ".join(dict.fromkeys(d.base for d in line if d)),
-            *(f"{_starred(d)} {_interval(d)}{marks.mark(d)}" if d else GAP for d in line),
+            *(
+                f"{_starred(d, metric)} {_interval(d, metric)}{marks.mark(d)}" if d else GAP
+                for d in line
+            ),
         ]
         for label, line in compared.items()
     ]
@@ -182,7 +200,7 @@ def _difference_overview(
         f"all data sets: paired differences, {rule}",
         ["method", "base", *names],
         rows,
-        f"Row minus base in points, with the 95 % paired t interval, over {marks}. {_star(None)}",
+        f"{_subtraction(metric)}, with the 95 % paired t interval, over {marks}. {_star(None)}",
     )
 
 
@@ -192,12 +210,12 @@ def by_label(comparisons: Sequence[Comparison]) -> dict[str, list[Row | None]]:
     return {label: [rows.get(label) for rows in found] for label in itertools.chain(*found)}
 
 
-def cell_text(cell: Cell | None, marks: SeedMarks) -> str:
+def cell_text(cell: Cell | None, marks: SeedMarks, metric: Metric = ACCURACY) -> str:
     """Writes a cell's mean, its error if it has one, and its mark."""
     if cell is None:
         return GAP
-    error = "" if cell.error is None else f" ± {cell.error:.1f}"
-    return f"{cell.mean:.1f}{error}{marks.mark(cell)}"
+    error = "" if cell.error is None else f" ± {metric.error(cell.error)}"
+    return f"{metric.number(cell.mean)}{error}{marks.mark(cell)}"
 
 
 def errors_text(comparison: Comparison) -> str:
@@ -206,20 +224,22 @@ def errors_text(comparison: Comparison) -> str:
     return f"mean ± {kind}"
 
 
-def _best(rows: Sequence[Sequence[str]], columns: int) -> frozenset[tuple[int, int]]:
+def _best(
+    rows: Sequence[Sequence[str]], columns: int, metric: Metric
+) -> frozenset[tuple[int, int]]:
     """Finds the best cells of the columns after the first, as printed and without marks."""
     found: set[tuple[int, int]] = set()
     for column in range(1, columns + 1):
         texts = {index: row[column] for index, row in enumerate(rows) if row[column] != GAP}
         values = {row: float(text.split()[0]) for row, text in texts.items() if text[-1] != "]"}
         if len(values) > 1:
-            best = max(values.values())
+            best = (max if metric.higher_is_better else min)(values.values())
             found |= {(row, column) for row, value in values.items() if value == best}
     return frozenset(found)
 
 
 def _difference_texts(
-    difference: Difference | None, marks: SeedMarks, domains: int
+    difference: Difference | None, marks: SeedMarks, domains: int, metric: Metric
 ) -> tuple[str, str, str, str]:
     """Writes mean, interval, number of pairs, and numbers of better and worse ones."""
     if difference is None:
@@ -229,7 +249,7 @@ def _difference_texts(
         pairs += f" ({len(difference.domains)} of {domains} domains)"
     counts = difference.counts
     told = GAP if counts is None else f"{counts[0]}/{counts[2]}"
-    return _starred(difference), _interval(difference), pairs, told
+    return _starred(difference, metric), _interval(difference, metric), pairs, told
 
 
 def _star(tested: int | None) -> str:
@@ -241,19 +261,31 @@ def _star(tested: int | None) -> str:
     return f"*: not 0 at the 5 % level, by paired t tests corrected for {many} (Holm). {few}"
 
 
-def points_text(value: float) -> str:
+def points_text(value: float, metric: Metric = ACCURACY) -> str:
     """Writes a difference; one that rounds to 0 keeps its sign."""
-    return f"{value:+.1f}" if abs(value) > EQUAL else "0.0"
+    return metric.difference(value) if abs(value) > EQUAL else "0.0"
 
 
-def _interval(difference: Difference) -> str:
+def _in_unit(metric: Metric) -> str:
+    """Names a metric with the unit of a table's numbers."""
+    return f"{metric.title} in %" if metric.in_percent else metric.title
+
+
+def _subtraction(metric: Metric) -> str:
+    """Says what is subtracted from what."""
+    if metric.higher_is_better:
+        return f"Row minus base in {metric.unit}"
+    return f"Base minus row in {metric.unit}, which is above 0 if the row is better"
+
+
+def _interval(difference: Difference, metric: Metric) -> str:
     if difference.low is None or difference.high is None:
         return GAP
-    return f"[{points_text(difference.low)}, {points_text(difference.high)}]"
+    return f"[{points_text(difference.low, metric)}, {points_text(difference.high, metric)}]"
 
 
-def _starred(difference: Difference) -> str:
-    return points_text(difference.mean) + ("*" if difference.clear else "")
+def _starred(difference: Difference, metric: Metric) -> str:
+    return points_text(difference.mean, metric) + ("*" if difference.clear else "")
 
 
 def _shown(rows: Sequence[Row | None]) -> str:
@@ -261,10 +293,10 @@ def _shown(rows: Sequence[Row | None]) -> str:
     return max((row.method.shown for row in rows if row is not None), key=len)
 
 
-def _mean_over_data(cells: Sequence[Cell | None], marks: SeedMarks) -> str:
+def _mean_over_data(cells: Sequence[Cell | None], marks: SeedMarks, metric: Metric) -> str:
     """Writes the mean over all data sets, unless one is missing, and the marks of its cells."""
     found = [cell for cell in cells if cell is not None]
     if len(found) < len(cells):
         return GAP
     mean = fmean(cell.mean for cell in found)
-    return f"{mean:.1f}{''.join(sorted({marks.mark(cell) for cell in found}))}"
+    return f"{metric.number(mean)}{''.join(sorted({marks.mark(cell) for cell in found}))}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from gga_lightning.report.methods import row_name
+from gga_lightning.report.metric import ACCURACY
 from gga_lightning.report.paper import PRINTED
 from gga_lightning.report.rules import seeds
 from gga_lightning.report.statistics import AVERAGE, Cell, Comparison, Difference
@@ -27,6 +28,8 @@ def tidy(comparisons: Sequence[Comparison], *, paper: bool = False) -> list[dict
                 "row": row.method.label,
                 "kind": row.method.kind,
             }
+            if comparison.metric != ACCURACY:
+                shared["metric"] = comparison.metric.name
             for column, cell in zip(comparison.columns, row.cells, strict=True):
                 lines.append({**shared, "domain": column, **_cell(cell)})
             lines[-1] |= {"base": row.method.base, "cost": row.cost, **_difference(row.difference)}
