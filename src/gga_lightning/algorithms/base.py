@@ -89,7 +89,7 @@ class DomainGeneralizer(LightningModule):
         needs: What the algorithm needs of a task, of ``"classes"``, ``"logits"`` and
             ``"vectors"``, see :class:`gga_lightning.tasks.Task`. An algorithm that needs nothing
             but a loss works with every task.
-        task: What the targets are, and how outputs are judged.
+        task: What the targets are, and by which loss and metric outputs are evaluated.
         featurizer: From inputs to features.
         classifier: From features to one logit a class, or to the task's outputs, a linear layer.
         classes: The classes' names, for predictions; ``"0"``, ``"1"`` and so on until they are

@@ -44,22 +44,22 @@ class PassMetrics:
         inputs, targets = batch
         task, outputs = self._module.task, self._module(inputs)
         metric, loss = list(self._metrics.values())[index]
-        metric.update(*task.judged(outputs, targets))
+        metric.update(*task.comparable(outputs, targets))
         loss.update(task.loss(outputs, targets), weight=len(targets))
 
     def log(self) -> None:
         """Logs each dataloader's and each part's metric and loss."""
-        judged = self._module.task.metric
+        name_of_metric = self._module.task.metric
         values: dict[str, Tensor] = {}
         parts: dict[str, list[Tensor]] = {}
         for name, both in self._metrics.items():
-            for kind, metric in zip((judged, "loss"), both, strict=True):
+            for kind, metric in zip((name_of_metric, "loss"), both, strict=True):
                 values[f"{name}/{kind}"] = value = metric.compute()
                 part = name.partition("/")[0]
                 parts.setdefault(f"{part}/{kind}", []).append(value)
         values |= {name: torch.stack(found).mean() for name, found in parts.items()}
         for name, value in values.items():
-            shown = name in (f"val/{judged}", f"test/{judged}")
+            shown = name in (f"val/{name_of_metric}", f"test/{name_of_metric}")
             # equal on all ranks already; sync_dist is for Lightning's peace of mind
             self._module.log(name, value, prog_bar=shown, sync_dist=True, batch_size=1)
 

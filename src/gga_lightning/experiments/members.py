@@ -39,7 +39,7 @@ class Member:
         result: The run's result.
         state: The model's weights.
         step: The optimizer step that they are of.
-        metric: By which its models are judged.
+        metric: The metric of its models.
         accuracy: On the validation parts of the source domains, in [0, 1]; or the value of
             another task's metric.
     """

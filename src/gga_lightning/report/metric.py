@@ -1,4 +1,4 @@
-"""By what a run's models are judged: the accuracy, or the metric of another task."""
+"""The metric of a run: the accuracy, or that of another task."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -112,7 +112,7 @@ class Run:
         overrides: The job's Hydra overrides.
         settings: The flattened configuration, without seeds, held-out domains and
             hyperparameters.
-        metric: By which its models are judged.
+        metric: The metric of its models.
     """
 
     folder: Path

@@ -125,7 +125,7 @@ class Comparison:
         rows: The methods, in order.
         domainbed: Whether errors divide by n, as DomainBed's do, instead of n - 1. These are too
             small for few trials.
-        metric: By which the models are judged.
+        metric: The metric of the models.
     """
 
     data: str

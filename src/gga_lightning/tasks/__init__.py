@@ -1,4 +1,4 @@
-"""What a model predicts and how it is judged: a task's loss, metric and predictions."""
+"""What a model predicts and how this is evaluated: a task's loss, metric and predictions."""
 
 from gga_lightning.tasks.classification import CLASSIFICATION, Classification
 from gga_lightning.tasks.multi_label import MultiLabel

@@ -22,7 +22,7 @@ class Classification(Task):
         >>> import torch
         >>> logits, targets = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])
         >>> metric = CLASSIFICATION.make_metric(2)
-        >>> metric(*CLASSIFICATION.judged(logits, targets))
+        >>> metric(*CLASSIFICATION.comparable(logits, targets))
         tensor(0.5000)
     """
 

@@ -49,8 +49,8 @@ class MultiLabel(Task):
         """Makes the F1 score, the mean over the labels; see :meth:`Task.make_metric`."""
         return MultilabelF1Score(outputs)
 
-    def judged(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes probabilities; see :meth:`Task.judged`."""
+    def comparable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes probabilities; see :meth:`Task.comparable`."""
         # torchmetrics would take logits that happen to be in [0, 1] for probabilities
         return outputs.float().sigmoid(), targets.long()
 

@@ -28,7 +28,7 @@ class Regression(Task):
         >>> task.loss(outputs, targets)
         tensor(0.5000)
         >>> metric = task.make_metric(1)
-        >>> metric(*task.judged(outputs, targets))
+        >>> metric(*task.comparable(outputs, targets))
         tensor(0.7071)
     """
 
@@ -63,7 +63,7 @@ class Regression(Task):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Computes the mean error of each sample; see :meth:`Task.losses`."""
-        outputs, targets = self.judged(outputs, targets)
+        outputs, targets = self.comparable(outputs, targets)
         errors = outputs - targets
         return (errors.square() if self.kind == "squared" else errors.abs()).flatten(1).mean(1)
 
@@ -73,8 +73,8 @@ class Regression(Task):
             return MeanSquaredError(squared=False)
         return MeanAbsoluteError() if self.metric == "mae" else R2Score()
 
-    def judged(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Brings both to one shape and type; see :meth:`Task.judged`."""
+    def comparable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Brings both to one shape and type; see :meth:`Task.comparable`."""
         shaped = targets[:, None] if targets.ndim == 1 else targets
         if shaped.shape != outputs.shape:
             self._refuse(targets, "a batch", f"of the outputs' shape {tuple(outputs.shape)}")

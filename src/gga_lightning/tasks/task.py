@@ -129,10 +129,10 @@ class Task(ABC):
             outputs: How many outputs there are.
 
         Returns:
-            A metric that is updated with what :meth:`judged` gives, and with targets.
+            A metric that is updated with what :meth:`comparable` gives, and with targets.
         """
 
-    def judged(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def comparable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Prepares outputs and targets for the metric.
 
         Args:
