@@ -126,6 +126,7 @@ def test_two_steps(table, annealing, tmp_path, monkeypatch):
     small += [
         "callbacks=none",
         "+trainer.limit_val_batches=1",
+        "data.eval_batch_size=2",
         "+trainer.enable_checkpointing=false",
     ]
     if annealing == "gga":

@@ -595,6 +595,7 @@ class TestGoingOn:
 def test_the_job_of_the_readme_made_small(monkeypatch, tmp_path, capsys):
     """gga-train alone: pictures, a pretrained network, guided steps, and two figures."""
     small = ["trainer.max_steps=4", "data.steps_per_epoch=4", "data.batch_size=2"]
+    small += ["data.eval_batch_size=8"]
     small += ["data.dataset.domains=[noto,openmoji,emojione-mono]", "data.dataset.image_size=32"]
     small += ["annealing.start_step=1", "annealing.end_step=3", "trainer.log_every_n_steps=1"]
     small += ["callbacks.conflict.every_n_steps=2", "+trainer.limit_val_batches=1"]
