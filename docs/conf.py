@@ -25,6 +25,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_extensions"]
 nitpicky = True
+# Cells of notebooks that begin with %%bash are not Python.
+suppress_warnings = ["misc.highlighting_failure"]
 # There are no inventories of other libraries: the build needs no network.
 nitpick_ignore_regex = [
     ("py:.*", rf"({name})(\..*)?")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from gga_lightning.algorithms import ARM, ERM, MTL, Prediction
+from gga_lightning.algorithms import ARM, ERM, MTL
 from gga_lightning.algorithms.prediction import image_files
 from gga_lightning.backbones import MLP, MNISTCNN
+from gga_lightning.tasks import Prediction
 
 
 def brightness(image):

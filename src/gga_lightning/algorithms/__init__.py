@@ -33,7 +33,6 @@ from gga_lightning.algorithms.mldg import MLDG
 from gga_lightning.algorithms.mmd import MMD
 from gga_lightning.algorithms.mtl import MTL
 from gga_lightning.algorithms.pgrad import PGrad
-from gga_lightning.algorithms.prediction import Prediction
 from gga_lightning.algorithms.rdm import RDM
 from gga_lightning.algorithms.rsc import RSC
 from gga_lightning.algorithms.sagm import SAGM
@@ -85,7 +84,6 @@ __all__ = [
     "MixStyle",
     "Mixup",
     "PGrad",
-    "Prediction",
     "SANDMask",
     "SagNet",
     "SelfReg",

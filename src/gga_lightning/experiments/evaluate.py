@@ -113,7 +113,7 @@ def evaluate(
         trust: See :func:`load_model`.
 
     Returns:
-        One entry a domain: an :class:`Accuracy`, or a :class:`Score` if the run's task is not
+        An :class:`Accuracy` for each domain, or a :class:`Score` if the run's task is not
         classification.
 
     Raises:

@@ -14,7 +14,7 @@ __all__ = ["CLASSIFICATION", "Classification"]
 
 
 class Classification(Task):
-    """Predicts one of several classes: the mean cross-entropy, and the accuracy (``acc``).
+    """Predicts one of several classes, by the mean cross-entropy and the accuracy (``acc``).
 
     Outputs are one logit for each class, and targets the classes' numbers, shape ``(N,)``.
 
