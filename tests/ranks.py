@@ -21,8 +21,8 @@ TIMEOUT = pytest.mark.timeout(SECONDS + 100)  # for the modules whose fixture ca
 
 def chosen(request):
     """The names of the parametrized tests, of this fixture's module, that are to run."""
-    items = [item for item in request.session.items if item.module is request.module]
-    return sorted({i.callspec.params["name"] for i in items if hasattr(i, "callspec")})
+    tests = [item for item in request.session.items if hasattr(item, "callspec")]
+    return sorted({t.callspec.params["name"] for t in tests if t.module is request.module})
 
 
 def work(module, folder, names):

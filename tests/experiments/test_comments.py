@@ -152,9 +152,11 @@ TOLD = {
     "backbone/efficientnet_lite0 lr_factor",
     *("data/emoji holdout_fraction", "data/* batch_size", "data/* steps_per_epoch"),
     "data/* root",  # test_required
+    "data/segmentation_toy pictures",  # a comment in words
     *("logger/mlflow MLFLOW_DISABLE_TELEMETRY", "logger/wandb offline", "logger/wandb reinit"),
     "hydra/sweeper/optuna_validation max_failure_rate",  # test_optuna
     *("hydra/sweeper/domains params", "hydra/sweeper/domains alternatives"),  # test_sweeps
+    "hydra/sweeper/domains minutes",  # test_study
 }
 OVERRIDES = [overrides for lines in RUN.values() for overrides in lines]
 

@@ -17,7 +17,14 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     make_images(place / "pets", n=4)
     own = ("data=folders", f"data.root={place / 'pets'}", "data.dataset.image_size=6")
-    run(place / "run", *QUICK, *own, "backbone=mlp", "trainer.max_steps=20")
+    run(
+        place / "run",
+        *QUICK,
+        *own,
+        "backbone=mlp",
+        "trainer.max_steps=20",
+        "data.steps_per_epoch=20",
+    )
     return place
 
 
