@@ -56,6 +56,7 @@ def test_voting_ends_after_a_quarter():
         (["data=toy", "data.batchsize=8"], ["voting"], "batch_size"),
         (["data=toy"], ["voting annealing.gamma=1"], "gamma"),
         (["data=toy"], ["'voting"], "No closing quotation"),
+        (["data=toy", "trainer.max_steps=-1"], ["voting"], "`trainer.max_steps` must be at least"),
     ],
 )
 def test_bad_arguments(overrides, methods, words, capsys, tmp_path):

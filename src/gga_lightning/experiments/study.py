@@ -47,8 +47,8 @@ def arms(overrides: Sequence[str], methods: Sequence[str] = _METHODS) -> list[li
         edge pictures as augmentation.
 
     Raises:
-        ValueError: If an override has several values or is of what the study varies, or if there
-            is no such method.
+        ValueError: If an override has several values or is of what the study varies, if there is
+            no such method, or if the length of a training is not given in steps.
 
     Example:
         >>> for arm in arms(["data=toy"], ["voting"]):
@@ -64,6 +64,11 @@ def arms(overrides: Sequence[str], methods: Sequence[str] = _METHODS) -> list[li
     _check_shared(names_as_text(overrides))
     with initialize_config_dir(config_directory(), version_base="1.3"):
         config = compose("train", [*shared, "annealing=none"])
+        if config.trainer.max_steps < 1:
+            raise ValueError(
+                "`trainer.max_steps` must be at least 1, since one arm trains twice as many, got "
+                f"{config.trainer.max_steps}."
+            )
         varied = [["annealing=none"]]
         for method in methods:
             varied += _with_control(method, config)
@@ -184,7 +189,7 @@ def _sweep(found: Sequence[Sequence[str]], options: argparse.Namespace) -> list[
 
 def _train(arguments: Sequence[str]) -> int:
     """Runs ``gga-train`` in this process; whether jobs failed."""
-    with _command_line("gga-train", arguments):
+    with _command_line("gga-train", *arguments):
         try:
             train.main()
         except SystemExit as end:
@@ -195,10 +200,10 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def _command_line(*words: str | Sequence[str]) -> Generator[None]:
+def _command_line(*words: str) -> Generator[None]:
     """Replaces the process's arguments, which Hydra reads, in the body."""
     before = sys.argv
-    sys.argv = [w for word in words for w in ([word] if isinstance(word, str) else word)]
+    sys.argv = list(words)
     try:
         yield
     finally:
