@@ -97,8 +97,8 @@ class DomainGeneralizer(LightningModule):
             the names of the outputs.
         domains: The names of the domains of its data, if known.
         input_shape: Shape of one input, if known.
-        preprocess: Makes an input of an image (a path, bytes, a PIL image, a uint8 tensor); None
-            if the model is not for images in files.
+        preprocess: Makes an input of an image (a path, bytes, a PIL image, a uint8 tensor), of a
+            row of a table or of a text; None if the model is for other data.
 
     Example:
         >>> from gga_lightning.backbones import MLP
@@ -188,7 +188,7 @@ class DomainGeneralizer(LightningModule):
         return self.classifier(self.featurizer(inputs))
 
     def predict(self, images: Any, *, batch_size: int = 64) -> Any:
-        """Predicts the class of one image, or of each image of a collection.
+        """Predicts the class of one image, row or text, or of each in a collection.
 
         The model predicts in evaluation mode, without gradients, on its own device. The modes of
         all its modules are the same afterwards. Of a collection, only one batch of images is in
@@ -201,6 +201,10 @@ class DomainGeneralizer(LightningModule):
                 ``preprocess`` takes. A collection: a folder, which stands for all images in it
                 and below, in the order of their paths; a tensor with one dimension more than an
                 image; or any iterable of images and collections, also a generator.
+                A model for rows of a table takes a row as a mapping from column to number, or as
+                a tensor of the numbers, neither of them scaled; a collection can be a CSV or
+                Parquet file. A model for texts takes a text as a str; a collection can be a text
+                file, as a :class:`pathlib.Path`, with a text in each line.
             batch_size: How many images go through the model at a time; at least 1. ARM and MTL
                 predict from all images of a batch, which should be of one domain.
 

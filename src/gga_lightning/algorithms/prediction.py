@@ -1,4 +1,4 @@
-"""Predicts the classes of images, or what else the task is, by a trained model."""
+"""Predicts by a trained model: of images, rows of a table or texts."""
 
 import itertools
 import os
@@ -14,7 +14,7 @@ from gga_lightning.tasks.predictions import AnyPrediction, Prediction
 if TYPE_CHECKING:
     from gga_lightning.algorithms.base import DomainGeneralizer
 
-__all__ = ["Prediction", "image_files", "predict"]
+__all__ = ["Prediction", "image_files", "predict", "predict_inputs"]
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[str]:
@@ -83,19 +83,49 @@ def predict(
             f"`classes` must be one name for each of the model's {model.num_classes} classes, got "
             f"{model.classes}."
         )
-    parts = _parts(images, model.input_shape)
-    each = iter([images]) if parts is None else _each(parts, model.input_shape)
+    parts = _parts(images, model)
+    each = iter([images]) if parts is None else _each(parts, model)
     found: list[AnyPrediction] = []
     while batch := list(itertools.islice(each, batch_size)):
         inputs = [_input(model, image) for image in batch]
         sources = [os.fspath(x) if isinstance(x, str | os.PathLike) else None for x in batch]
-        found += model.task.predictions(_outputs(model, inputs), model.classes, sources)
+        found += predict_inputs(model, inputs, sources)
     return found[0] if parts is None else found
 
 
-def _parts(images: Any, input_shape: Sequence[int] | None) -> Iterable[Any] | None:
-    """What a collection consists of; None for what is to be one image."""
+def predict_inputs(
+    model: "DomainGeneralizer",
+    inputs: Sequence[Tensor],
+    sources: Sequence[str | None] | None = None,
+) -> Sequence[AnyPrediction]:
+    """Predicts of inputs that are ready, in one batch.
+
+    Args:
+        model: The model.
+        inputs: What its ``preprocess`` makes.
+        sources: Where each comes from, for its prediction.
+
+    Returns:
+        A prediction for each.
+
+    Raises:
+        ValueError: If an output is not finite.
+    """
+    if not inputs:
+        return []
+    sources = [None] * len(inputs) if sources is None else sources
+    return model.task.predictions(_outputs(model, inputs), model.classes, sources)
+
+
+def _parts(images: Any, model: "DomainGeneralizer") -> Iterable[Any] | None:
+    """What a collection consists of; None for what is to be one image, row or text."""
+    input_shape = model.input_shape
+    if isinstance(images, str) and getattr(model.preprocess, "takes_texts", False):
+        return None
     if isinstance(images, str | os.PathLike):
+        items = getattr(model.preprocess, "items", None)  # of a file with many rows or texts
+        if items is not None:
+            return [item for _, item in items(images)]
         return image_files(images) if os.path.isdir(images) else None
     if isinstance(images, Tensor):
         if not images.is_floating_point():
@@ -109,18 +139,19 @@ def _parts(images: Any, input_shape: Sequence[int] | None) -> Iterable[Any] | No
     return images if isinstance(images, Iterable) else None
 
 
-def _each(collection: Iterable[Any], input_shape: Sequence[int] | None) -> Iterator[Any]:
+def _each(collection: Iterable[Any], model: "DomainGeneralizer") -> Iterator[Any]:
     """The images of a collection and of the collections in it."""
     for item in collection:
-        parts = _parts(item, input_shape)
-        yield from [item] if parts is None else _each(parts, input_shape)
+        parts = _parts(item, model)
+        yield from [item] if parts is None else _each(parts, model)
 
 
 def _input(model: "DomainGeneralizer", image: Any) -> Tensor:
     """The model's input for an image."""
     shape = model.input_shape
     wanted = "the model's input shape" if shape is None else f"the shape {tuple(shape)}"
-    if isinstance(image, Tensor) and image.is_floating_point():
+    ready = isinstance(image, Tensor) and image.is_floating_point()
+    if ready and not getattr(model.preprocess, "takes_floats", False):
         if shape is not None and tuple(image.shape) != tuple(shape):
             raise ValueError(
                 f"`images` that are tensors of floats must be inputs of the model, of {wanted}, "
@@ -131,7 +162,7 @@ def _input(model: "DomainGeneralizer", image: Any) -> Tensor:
         found = f"{type(image).__name__} {image!r}" if isinstance(image, str) else type(image)
         raise ValueError(
             f"`images` must be tensors of floats of {wanted}, because this model has no "
-            f"`preprocess`: its data are not image files. Got {found}."
+            f"`preprocess`: its data are not images, rows of a table or texts. Got {found}."
         )
     return model.preprocess(image)
 
@@ -143,7 +174,7 @@ def _outputs(model: "DomainGeneralizer", inputs: Sequence[Tensor]) -> Tensor:
     model.eval()
     try:
         with torch.inference_mode():
-            batch = torch.stack([x.to(weight.device, weight.dtype) for x in inputs])
+            batch = torch.stack([_like(weight, x) for x in inputs])
             outputs = model(batch).cpu().double()
     finally:
         for module, mode in modes:
@@ -155,6 +186,11 @@ def _outputs(model: "DomainGeneralizer", inputs: Sequence[Tensor]) -> Tensor:
             "with a lower learning rate."
         )
     return outputs
+
+
+def _like(weight: Tensor, x: Tensor) -> Tensor:
+    """The input on the device of the weights and in their type; tokens of a text stay integers."""
+    return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)
 
 
 def _hidden(name: str) -> bool:

@@ -5,6 +5,7 @@ Each is made from the shape of one input, so that a configuration only names the
 
 from gga_lightning.backbones.efficientnet_lite0 import EfficientNetLite0
 from gga_lightning.backbones.small import MLP, MNISTCNN, SmallCNN
+from gga_lightning.backbones.text_transformer import TextTransformer
 from gga_lightning.backbones.timm import TimmFeaturizer
 from gga_lightning.backbones.torchvision import TorchvisionFeaturizer
 from gga_lightning.backbones.weights import LoadedWeights
@@ -15,6 +16,7 @@ __all__ = [
     "EfficientNetLite0",
     "LoadedWeights",
     "SmallCNN",
+    "TextTransformer",
     "TimmFeaturizer",
     "TorchvisionFeaturizer",
 ]

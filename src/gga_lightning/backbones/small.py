@@ -12,7 +12,8 @@ class MLP(nn.Sequential):
     """A multilayer perceptron on flattened inputs, ReLU after every layer.
 
     Attributes:
-        out_features: Length of the feature vector, the last entry of ``widths``.
+        out_features: Length of the feature vector: the last entry of ``widths``, or the number of
+            inputs if there is none.
         stages: Names of the submodules after which features may be changed: the layers' ReLUs.
 
     Example:
@@ -25,13 +26,14 @@ class MLP(nn.Sequential):
 
         Args:
             input_shape: Shape of one input, of any number of dimensions.
-            widths: Width of each layer; at least one.
+            widths: Width of each layer. Without any, features are the inputs, and a classifier on
+                them is a linear model.
 
         Raises:
-            ValueError: If ``widths`` is empty.
+            ValueError: If a width is less than 1.
         """
-        if not widths:
-            raise ValueError("`widths` must hold at least one layer's width, got none.")
+        if any(width < 1 for width in widths):
+            raise ValueError(f"`widths` must be at least 1, got {list(widths)}.")
         layers: list[nn.Module] = [nn.Flatten()]
         size = int(torch.Size(input_shape).numel())
         for width in widths:

@@ -12,11 +12,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from gga_lightning.data.benchmarks.benchmark import BenchmarkFolders, Survey, survey_files
+from gga_lightning.data.benchmarks.benchmark import (
+    Benchmark,
+    BenchmarkFolders,
+    Survey,
+    survey_files,
+)
 from gga_lightning.data.benchmarks.domain_net import DomainNet
 from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
 from gga_lightning.data.benchmarks.office_home import OfficeHome
 from gga_lightning.data.benchmarks.pacs import PACS
+from gga_lightning.data.benchmarks.sentiment import Sentiment
 from gga_lightning.data.benchmarks.terra_incognita import TerraIncognita
 from gga_lightning.data.benchmarks.vlcs import VLCS
 from gga_lightning.data.download.archive import format_bytes
@@ -27,7 +33,7 @@ from gga_lightning.data.table import list_table
 
 __all__ = ["main"]
 
-Kind = type[BenchmarkFolders] | type[RotatedMNIST] | type[ColoredMNIST]
+Kind = type[BenchmarkFolders] | type[RotatedMNIST] | type[ColoredMNIST] | type[Sentiment]
 
 DATASETS: tuple[Kind, ...] = (
     PACS,
@@ -37,6 +43,7 @@ DATASETS: tuple[Kind, ...] = (
     DomainNet,
     RotatedMNIST,
     ColoredMNIST,
+    Sentiment,
 )
 OWN = ("folders", "table")  # what a user's own images are called, as in data=folders
 _ROOT = "the folder that holds all data sets, as data.root of gga-train"
@@ -135,7 +142,7 @@ def _add_names(parser: ArgumentParser, *own: str) -> None:
 
 
 def _list(output: Console) -> int:
-    table = _plain_table("name", "domains", "classes", "images", "download")
+    table = _plain_table("name", "domains", "classes", "samples", "download")
     licences = _plain_table("name", "licence")
     for column in table.columns[2:]:
         column.justify, column.no_wrap = "right", True
@@ -164,10 +171,8 @@ def _plain_table(*columns: str) -> Table:
 
 def _download(dataset: Kind, root: Path, output: Console) -> int:
     facts = dataset.facts
-    _say(
-        output,
-        f"{facts.title}: {facts.images:,} images, {format_bytes(facts.download_size)} to download.",
-    )
+    size = format_bytes(facts.download_size)
+    _say(output, f"{facts.title}: {facts.images:,} {facts.unit}, {size} to download.")
     _say(output, f"Licence: {facts.licence}. See {facts.homepage}")
     folder = download(facts, root, output)
     faults = dataset.survey(root).faults
@@ -181,7 +186,7 @@ def _download(dataset: Kind, root: Path, output: Console) -> int:
 
 def _check(dataset: Kind, options: Namespace, output: Console) -> int:
     survey = dataset.survey(options.root)
-    return _report(dataset.facts.title, survey, options, output, dataset.facts.domains)
+    return _report(dataset.facts.title, survey, options, output, dataset.facts)
 
 
 def _check_own(options: Namespace, output: Console) -> int:
@@ -199,10 +204,10 @@ def _report(
     survey: Survey,
     options: Namespace,
     output: Console,
-    expected: Mapping[str, int] | None = None,
+    facts: Benchmark | None = None,
 ) -> int:
-    """Prints what was found in a data set; one of the user's own if nothing is expected of it."""
-    own = expected is None
+    """Prints what was found in a data set; one of the user's own if there are no facts."""
+    own = facts is None
     digests: list[bytes | None] = []
     paths = [path for pairs in survey.files.values() for path, _ in pairs]
     found = examine(paths, domainbed=not own)
@@ -210,7 +215,7 @@ def _report(
         digests.append(None if own and problem else digest)
         if problem is not None:
             survey.faults.append(problem)
-    output.print(_counts(title, survey, expected or {}))
+    output.print(_counts(title, survey, {} if facts is None else facts.domains))
     _show_faults(survey.faults, output)
     duplicates = find_duplicates(survey.files, digests, split_seed=options.split_seed)
     harmful = False
@@ -224,7 +229,8 @@ def _report(
             _show_faults([", ".join(group) for group in groups], output)
     if survey.faults or harmful:
         return 1
-    _say(output, f"{title}: {sum(survey.totals.values()):,} images, no problems found.")
+    unit = "images" if facts is None else facts.unit
+    _say(output, f"{title}: {sum(survey.totals.values()):,} {unit}, no problems found.")
     return 0
 
 

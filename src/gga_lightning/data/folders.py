@@ -2,10 +2,9 @@
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 
 from gga_lightning.data.cache import DecodedCache
 from gga_lightning.data.decoding import decode
+from gga_lightning.data.faulty import Faulty, check_faulty, report_problems
 from gga_lightning.data.listing import Listed, examine, list_folders
 from gga_lightning.data.names import file_name
 from gga_lightning.data.splits import GroupPattern
@@ -24,10 +24,7 @@ from gga_lightning.data.transforms import (
     to_float,
 )
 
-__all__ = ["DomainImages", "Faulty", "ImageFolders", "ListedImages"]
-
-Faulty = Literal["stop", "leave_out"]
-_SHOWN = 12  # problems named in one message
+__all__ = ["DomainImages", "ImageFolders", "ListedImages"]
 
 
 class DomainImages(Dataset[tuple[Tensor, int]]):
@@ -139,8 +136,7 @@ class ListedImages:
         cache: str | Path | None = None,
     ) -> None:
         """Takes what a subclass has listed, with the arguments of :class:`ImageFolders`."""
-        if faulty not in ("stop", "leave_out"):
-            raise ValueError(f"`faulty` must be 'stop' or 'leave_out', got {faulty!r}.")
+        check_faulty(faulty)
         if image_size < 1:
             raise ValueError(f"`image_size` must be at least 1, got {image_size}.")
         if device_colours and not (as_uint8 and augment):
@@ -151,7 +147,7 @@ class ListedImages:
         files = listed
         if faulty == "leave_out":
             files = _leave_out_unreadable(files, problems, self.domainbed)
-        _report(source, problems, faulty)
+        report_problems(source, problems, faulty)
         self.name = name
         self.classes = sorted({label for pairs in files.values() for _, label in pairs})
         places = {label: place for place, label in enumerate(self.classes)}
@@ -309,17 +305,3 @@ def _leave_out_unreadable(files: Listed, problems: list[str], domainbed: bool) -
             else:
                 problems.append(problem)
     return found
-
-
-def _report(source: str | Path, problems: list[str], faulty: Faulty) -> None:
-    if not problems:
-        return
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    text = "; ".join(problem.rstrip(".") for problem in problems[:_SHOWN]) + more
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    if faulty == "stop":
-        raise ValueError(
-            f"{count} in {str(source)!r} (fix what is wrong, or leave it out with "
-            f"`faulty='leave_out'`): {text}."
-        )
-    warnings.warn(f"Left out because of {count} in {str(source)!r}: {text}.", stacklevel=4)

@@ -1,6 +1,6 @@
 """What a data set with several domains is, and how its samples come to be evaluated."""
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, Protocol, cast
 
 import torch
@@ -30,6 +30,10 @@ class DomainDataset(Protocol):
     the data module normalizes on the device, as the featurizer's ``normalization`` says, those of
     training after a ``device_transform``, a callable on a batch of them. ``classes`` are the
     classes' names, in the order of their targets; without it they are ``"0"``, ``"1"`` and so on.
+
+    A method ``fit`` may find the transform in the training data, such as a scaling: it is called
+    with ``{source domain: training part}`` (:class:`torch.utils.data.Subset`) once the domains are
+    split, and returns the callable that is used in place of both transforms.
 
     For another :class:`~gga_lightning.tasks.Task` than classification, targets are what the task
     says, and ``num_classes`` and ``classes`` are the number and the names of its outputs: of
@@ -108,22 +112,27 @@ class DomainLoaders(LightningDataModule):
         self._dataset = dataset
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
+        self._fitted: Callable[[Any], Any] | None = None
         self.class_numbers: Sequence[int] | None = None
         if getattr(dataset, "as_uint8", False):
             # only then, since Lightning lets it replace a hook of the module's own
             self.on_after_batch_transfer = self._to_floats
 
     def preprocessing(self, featurizer: object) -> dict[str, Any] | None:
-        """Describes how an image file becomes an input in evaluation.
+        """Describes how an image file, a row of a table or a text becomes an input in evaluation.
 
         Args:
             featurizer: The model's; integer images are normalized as its ``normalization`` says.
 
         Returns:
-            The settings of :class:`gga_lightning.experiments.preprocess.Preprocess`; None if the
-            data set does not use :class:`~gga_lightning.data.transforms.EvalTransform`.
+            What :func:`gga_lightning.experiments.preprocess.make_preprocess` takes: what the
+            transform's method ``settings`` returns, if it has one; for images, the settings of
+            :class:`gga_lightning.experiments.preprocess.Preprocess`; None for other data.
         """
-        transform = getattr(self._dataset, "eval_transform", None)
+        transform = self._transform("eval_transform")
+        settings = getattr(transform, "settings", None)
+        if settings is not None:
+            return settings()
         resize, last = getattr(transform, "first", transform), getattr(transform, "last", None)
         as_uint8 = getattr(self._dataset, "as_uint8", False)
         if not isinstance(resize, EvalTransform) or last is not (None if as_uint8 else to_float):
@@ -178,12 +187,16 @@ class DomainLoaders(LightningDataModule):
         # Lightning opens one after the other, so that only one has workers at a time
         kind = "train_transform" if augment else "eval_transform"
         return LazyLoader(
-            Transformed(part, getattr(self._dataset, kind, None), self.class_numbers),
+            Transformed(part, self._transform(kind), self.class_numbers),
             batch_size=self._eval_batch_size,
             sampler=EvaluationSampler(len(part), *self._ranks()),
             num_workers=self._num_workers,
             pin_memory=self._pins(),
         )
+
+    def _transform(self, kind: str) -> Callable[[Any], Any] | None:
+        """The transform of inputs in training or evaluation."""
+        return self._fitted or getattr(self._dataset, kind, None)
 
     def _to_floats(self, batch: Any, dataloader_idx: int) -> Any:
         """Turns integer images into floats, on the device, as the featurizer wants them."""

@@ -163,6 +163,9 @@ class DomainDataModule(DomainLoaders):
         self._parts = split_domains(
             dataset.domains, self.source_domains, holdout_fraction, self.split_seed
         )
+        fit = getattr(dataset, "fit", None)
+        if fit is not None:
+            self._fitted = fit({d: self._parts[f"train/{d}"] for d in self.source_domains})
 
     @property
     def training_domains(self) -> list[str]:
@@ -196,7 +199,7 @@ class DomainDataModule(DomainLoaders):
             ranks=ranks,
             progress=self.trainer and partial(training_progress, self.trainer, steps),
         )
-        transform = getattr(self._dataset, "train_transform", None)
+        transform = self._transform("train_transform")
         samples = {name: Transformed(part, transform) for name, part in parts.items()}
         # without a trainer there is nothing to tell the loader where to continue
         kind = LazyLoader if self.trainer is None else ResumableLoader

@@ -1,16 +1,13 @@
 """Images listed in a CSV file."""
 
-import csv
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
-from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
 
-from gga_lightning.data.folders import Faulty, ListedImages
+from gga_lightning.data.csv_rows import column_places, read_csv
+from gga_lightning.data.faulty import Faulty
+from gga_lightning.data.folders import ListedImages
 from gga_lightning.data.listing import Listed, keep_one_case
 from gga_lightning.data.names import plain_name
 
@@ -19,7 +16,6 @@ __all__ = ["ImageTable", "list_table"]
 _COLUMNS = ("path", "label", "domain")
 _GROUP = "group"  # a column that can be left out
 _Seen = dict[tuple[int, int], tuple[int, str, str]]  # a file to its row's line, label and domain
-_Row = tuple[int, list[str]]  # the line on which a row begins, and its cells
 
 
 class ImageTable(ListedImages):
@@ -112,9 +108,10 @@ def list_table(
         ValueError: If the file is not such a list, or has no row that can be used.
     """
     file = Path(file).expanduser()
-    if not file.is_file():
-        raise ValueError(f"`file` must be a CSV file, got {str(file)!r}.")
-    columns, rows = _read(file)
+    header, rows = read_csv(file, _COLUMNS)
+    places = column_places(header, _COLUMNS, file) | column_places(
+        header, [_GROUP], file, optional=True
+    )
     base = file.parent if root is None else Path(root).expanduser()
     listed: Listed = {}
     problems: list[str] = []
@@ -122,11 +119,11 @@ def list_table(
     groups: dict[str, str] = {}
     plain = cache(plain_name)  # few names in many rows
     for line, row in rows:
-        cells = {name: row[i] if i < len(row) else "" for name, i in columns.places.items()}
+        cells = {name: row[i] if i < len(row) else "" for name, i in places.items()}
         path = cells["path"].strip()
         label, domain, group = (plain(cells.get(name, "-")) for name in ("label", "domain", _GROUP))
-        if len(row) > columns.total:
-            problem = f"{len(row)} cells, and the header has {columns.total}"
+        if len(row) > len(header):
+            problem = f"{len(row)} cells, and the header has {len(header)}"
         elif not group:
             problem = "no group"
         else:
@@ -144,7 +141,7 @@ def list_table(
             f"`file` must list at least one existing image, got {str(file)!r}, which has none"
             f"{reasons}."
         )
-    return listed, problems, groups if _GROUP in columns.places else None
+    return listed, problems, groups if _GROUP in places else None
 
 
 def _problem(base: Path, path: str, label: str, domain: str, seen: _Seen, line: int) -> str | None:
@@ -172,68 +169,3 @@ def _problem(base: Path, path: str, label: str, domain: str, seen: _Seen, line: 
         f"{path} is the file of line {first}, which has label {names[0]!r} and domain "
         f"{names[1]!r}, here {label!r} and {domain!r}"
     )
-
-
-class _Columns(NamedTuple):
-    places: dict[str, int]  # of those that are used
-    total: int
-
-
-def _read(file: Path) -> tuple[_Columns, Iterator[_Row]]:
-    """The columns and the rows."""
-    text = _text(file)
-    for separator in ",;\t":
-        rows = _rows(text, separator, file)
-        with suppress(ValueError):  # quotes that make no sense with this separator
-            header = [plain_name(cell).casefold() for cell in next(rows, (1, list[str]()))[1]]
-            if set(header) >= set(_COLUMNS):
-                break
-    else:
-        first = text.splitlines()[0] if text else "an empty file"
-        raise ValueError(
-            "`file` must name the columns path, label and domain in its first line, separated by "
-            f"commas, semicolons or tabs; got {first!r} in {str(file)!r}."
-        )
-    known = (*_COLUMNS, _GROUP)
-    twice = [name for name in known if header.count(name) > 1]
-    if twice:
-        raise ValueError(f"`file` must have one column {twice[0]}, got {header} in {str(file)!r}.")
-    return _Columns(
-        {name: header.index(name) for name in known if name in header}, len(header)
-    ), rows
-
-
-def _text(file: Path) -> str:
-    content = file.read_bytes()
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{str(file)!r}, line {line}: byte {error.start + 1} of the file (0x"
-            f"{content[error.start]:02x}) is not {error.encoding.upper()}. Convert the file, for "
-            "example: iconv -f LATIN1 -t UTF-8 OLD.csv > NEW.csv"
-        ) from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(
-            f"{str(file)!r}, line {line}: there is a NUL character. Save the file as UTF-8 text."
-        )
-    return text
-
-
-def _rows(text: str, separator: str, file: Path) -> Iterator[_Row]:
-    reader = csv.reader(
-        StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
-    )
-    start = 1
-    try:
-        for row in reader:
-            if row:
-                yield start, row
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(
-            f"{str(file)!r}, line {start}: {error}. Close its quotes, or double those in a cell."
-        ) from None

@@ -31,7 +31,6 @@ from gga_lightning.experiments.models import (
     quiet_trainer,
     saved_config,
 )
-from gga_lightning.experiments.preprocess import Preprocess
 from gga_lightning.experiments.tasks import make_task, metric_of
 from gga_lightning.experiments.terminal import tidy
 from gga_lightning.experiments.train import make_data
@@ -212,14 +211,14 @@ def _other_data(
     if "data" not in groups:
         with initialize_config_dir(str((folder / ".hydra").resolve()), version_base="1.3"):
             return compose("config", overrides).data
-    inputs: dict[str, Any] = {}
-    if isinstance(preprocess, Preprocess):
-        as_uint8 = config.data.dataset.get("as_uint8", False)
-        inputs = {"image_size": preprocess.size, "as_uint8": as_uint8}
+    settings = getattr(preprocess, "dataset_settings", dict)()
+    if "as_uint8" in config.data.dataset:
+        settings["as_uint8"] = config.data.dataset.as_uint8
     with initialize_config_dir(config_directory(), version_base="1.3"):
         data = compose("train", overrides).data
-        own = [f"data.dataset.{n}={value}" for n, value in inputs.items() if n in data.dataset]
-        data = compose("train", [*own, *overrides]).data  # the last of two overrides counts
+    for name, value in settings.items():
+        if name in data.dataset and f"data.dataset.{name}" not in groups:
+            data.dataset[name] = value
     data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
     return data
 

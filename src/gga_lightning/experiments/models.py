@@ -15,7 +15,7 @@ from gga_lightning.algorithms import DomainGeneralizer
 from gga_lightning.experiments.checkpoints import read_checkpoint
 from gga_lightning.experiments.configuration import explain
 from gga_lightning.experiments.jobs import Job
-from gga_lightning.experiments.preprocess import Preprocess
+from gga_lightning.experiments.preprocess import make_preprocess
 from gga_lightning.experiments.train import make_algorithm, make_data
 from gga_lightning.experiments.trust import require_trusted
 
@@ -61,8 +61,10 @@ def load_model(
     Returns:
         The run's algorithm with the chosen weights, on the CPU, in evaluation mode. Its
         ``classes``, ``domains`` and ``input_shape`` are those of the run's data. Its
-        ``preprocess``, a :class:`~gga_lightning.experiments.preprocess.Preprocess`, makes inputs
-        of images as in the run; it is None if the run's inputs are not images in files. The model
+        ``preprocess`` makes inputs as in the run: of images, a
+        :class:`~gga_lightning.experiments.preprocess.Preprocess`; of rows, a
+        :class:`~gga_lightning.data.features.RowScaling`; of texts, a
+        :class:`~gga_lightning.data.texts.TextEncoding`. It is None for other data. The model
         predicts with :meth:`~gga_lightning.algorithms.DomainGeneralizer.predict`::
 
             load_model("multirun/FOLDER").predict("cat.jpg").label
@@ -82,8 +84,7 @@ def load_model(
     module.classes, module.domains = list(facts.classes), list(facts.domains)
     module.input_shape = tuple(facts.input_shape)
     with made_from(folder / "result.json", "`preprocess` is damaged"):
-        settings = facts.preprocessing(module.featurizer)
-        module.preprocess = None if settings is None else Preprocess(**settings)
+        module.preprocess = make_preprocess(facts.preprocessing(module.featurizer))
     return module.eval()
 
 

@@ -1,4 +1,4 @@
-"""``gga-predict``: the classes of image files, or what else a run predicts."""
+"""``gga-predict``: what a run predicts of image files, rows of a table or texts."""
 
 import argparse
 import csv
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gga_lightning.algorithms import DomainGeneralizer
-from gga_lightning.algorithms.prediction import image_files
+from gga_lightning.algorithms.prediction import image_files, predict_inputs
 from gga_lightning.experiments.configuration import explain
 from gga_lightning.experiments.models import add_model_options, load_model
 from gga_lightning.tasks.predictions import AnyPrediction
@@ -25,6 +26,7 @@ from gga_lightning.tasks.predictions import AnyPrediction
 __all__ = ["main"]
 
 Row = tuple[str, AnyPrediction]
+Item = tuple[str, Any]  # what is printed, and an image's path, a row or a text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors: list[Exception] = []
     try:
         model = _load(options.run, options.selection, options.trust).to(_device(options.device))
-        paths = _paths(options.images, partial(_report, errors))
-        rows = _predictions(model, paths, options.batch_size, partial(_report, errors))
+        items = _items(model, options.files, partial(_report, errors))
+        rows = _predictions(model, items, options.batch_size, partial(_report, errors))
         _WRITERS[options.format](rows)
         sys.stdout.flush()
     except BrokenPipeError:  # such as that of `| head`
@@ -60,15 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gga-predict",
-        description="Predicts the classes of image files by the model that a selection rule "
-        "chose. Standard output has only the predictions, one for each image.",
+        description="Predicts by the model that a selection rule chose: of image files or, if the "
+        "run's data are rows of a table or texts, of each row or line of a file. Standard output "
+        "has only the predictions.",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder of gga-train")
     parser.add_argument(
-        "images",
-        metavar="IMAGE",
+        "files",
+        metavar="FILE",
         nargs="+",
-        help="a file, or a folder, which stands for all images in it and below",
+        help="an image, or a folder, which stands for all images in it and below; a CSV or "
+        "Parquet file with the run's columns; or a text file with a text in each line",
     )
     parser.add_argument(
         "--format",
@@ -82,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=64,
         metavar="N",
-        help="images that go through the model at a time (%(default)s)",
+        help="images, rows or texts that go through the model at a time (%(default)s)",
     )
     return parser
 
@@ -94,13 +98,13 @@ def _positive(text: str) -> int:
 
 
 def _load(run: str, selection: str, trust: Sequence[str]) -> DomainGeneralizer:
-    """The run's model, which must be one for image files."""
+    """The run's model, which must be one for what can be in files."""
     model = load_model(run, selection, trust=trust)
     if model.preprocess is None:
         raise ValueError(
-            f"RUN must be a run on image files, but the data of {run!r} are something else, with "
-            f"inputs of shape {model.input_shape}. In Python, `load_model(RUN).predict(inputs)` "
-            "takes such inputs as tensors."
+            f"RUN must be a run on images, rows of a table or texts, but the data of {run!r} are "
+            f"something else, with inputs of shape {model.input_shape}. In Python, "
+            "`load_model(RUN).predict(inputs)` takes such inputs as tensors."
         )
     return model
 
@@ -120,42 +124,50 @@ def _report(errors: list[Exception], error: Exception) -> None:
     errors.append(error)
 
 
-def _paths(images: Sequence[str], report: Callable[[Exception], None]) -> Iterator[str]:
-    """The files, those of folders in the order of their paths."""
-    for image in images:
+def _items(
+    model: DomainGeneralizer, files: Sequence[str], report: Callable[[Exception], None]
+) -> Iterator[Item]:
+    """The images, those of folders in the order of their paths; or the rows or texts of files."""
+    items = getattr(model.preprocess, "items", None)
+    for file in files:
         try:
-            yield from image_files(image) if os.path.isdir(image) else [image]
-        except ValueError as error:
+            if items is not None:
+                yield from items(file)
+            else:
+                found = image_files(file) if os.path.isdir(file) else [file]
+                yield from ((path, path) for path in found)
+        except (OSError, ValueError) as error:
             report(error)
 
 
 def _predictions(
     model: DomainGeneralizer,
-    paths: Iterator[str],
+    items: Iterator[Item],
     batch_size: int,
     report: Callable[[Exception], None],
 ) -> Iterator[Row]:
-    """Each image's file and prediction; one batch of images is in memory at a time."""
+    """Each item's name and prediction; one batch of images is in memory at a time."""
+    prepare = model.preprocess
+    assert prepare is not None
 
-    def load(path: str) -> Tensor | Exception:
-        assert model.preprocess is not None
+    def load(item: Item) -> Tensor | Exception:
         try:
-            return model.preprocess(path)
+            return prepare(item[1])
         except (OSError, ValueError) as error:
-            return error
+            # a path is in the message; of a row or text its place is not
+            return error if item[0] == item[1] else ValueError(f"{item[0]}: {error}")
 
     with ThreadPoolExecutor() as pool:
-        while batch := list(itertools.islice(paths, batch_size)):
+        while batch := list(itertools.islice(items, batch_size)):
             read: list[str] = []
             inputs: list[Tensor] = []
-            for path, found in zip(batch, pool.map(load, batch), strict=True):
+            for (name, _), found in zip(batch, pool.map(load, batch), strict=True):
                 if isinstance(found, Exception):
                     report(found)
                 else:
-                    read.append(path)
+                    read.append(name)
                     inputs.append(found)
-            predicted = model.predict(inputs, batch_size=batch_size)
-            assert isinstance(predicted, list)
+            predicted = predict_inputs(model, inputs)
             yield from zip(read, predicted, strict=True)
 
 

@@ -1,16 +1,20 @@
-"""How an image becomes the input of a trained model."""
+"""How an image, a row of a table or a text becomes the input of a trained model."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from gga_lightning.data.decoding import decode, decode_image
+from gga_lightning.data.features import RowScaling
+from gga_lightning.data.texts import TextEncoding
 from gga_lightning.data.transforms import EvalTransform, to_float
 
-__all__ = ["Preprocess"]
+__all__ = ["Preprocess", "make_preprocess"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,41 @@ class Preprocess:
             f"shape (3, H, W), got {found}. A NumPy array of shape (H, W, 3) becomes a PIL image "
             "by `PIL.Image.fromarray(array)`."
         )
+
+    def dataset_settings(self) -> dict[str, Any]:
+        """Says with which settings another data set makes the same inputs.
+
+        Returns:
+            Those of :class:`gga_lightning.data.ImageFolders`.
+        """
+        return {"image_size": self.size}
+
+
+_KINDS: dict[str, Callable[..., Callable[[Any], Tensor]]] = {
+    "image": Preprocess,
+    "row": RowScaling,
+    "text": TextEncoding,
+}
+
+
+def make_preprocess(settings: Mapping[str, Any] | None) -> Callable[[Any], Tensor] | None:
+    """Makes what turns an image, a row or a text into an input.
+
+    Args:
+        settings: What ``result.json`` has under ``preprocess``: the attributes of a
+            :class:`Preprocess`; or a ``kind``, ``"row"`` or ``"text"``, and the attributes of a
+            :class:`~gga_lightning.data.features.RowScaling` or a
+            :class:`~gga_lightning.data.texts.TextEncoding`.
+
+    Returns:
+        The object; None if the inputs are something else.
+
+    Example:
+        >>> settings = {"kind": "row", "columns": ["height"], "mean": [2.0], "std": [0.5]}
+        >>> make_preprocess(settings)({"height": 3})
+        tensor([2.])
+    """
+    if settings is None:
+        return None
+    settings = dict(settings)
+    return _KINDS[settings.pop("kind", "image")](**settings)

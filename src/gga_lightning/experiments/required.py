@@ -5,7 +5,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from gga_lightning.data import ImageFolders, ImageTable
+from gga_lightning.data import Features, ImageFolders, ImageTable, Texts
 
 __all__ = ["require_data"]
 
@@ -41,6 +41,10 @@ def _how(setting: str, kind: type[Any]) -> str:
         )
     if issubclass(kind, ImageFolders):
         return f"{setting}=DIR, a folder that holds your images as DIR/domain/class/image."
+    if issubclass(kind, Features):
+        return f"{setting}=ROWS.csv, a CSV or Parquet file with a column for label and domain."
+    if issubclass(kind, Texts):
+        return f"{setting}=TEXTS.csv, a CSV file with the columns text, label and domain."
     if issubclass(kind, ImageTable):
         return f"{setting}=LIST.csv, a CSV file with the columns path, label and domain."
     return f"{setting}=VALUE."

@@ -92,6 +92,7 @@ class Benchmark:
         arrange: Turns what was unpacked into the data set. Called with the folder of all
             unpacked archives and ``files``; returns the data set's folder, somewhere below.
         earlier_counts: Images of each domain in an earlier release that is still in use.
+        unit: What its samples are, in the plural.
     """
 
     key: str
@@ -109,6 +110,7 @@ class Benchmark:
     files: tuple[str, ...] = ()
     arrange: Callable[[Path, tuple[str, ...]], Path] = _arrange_nothing
     earlier_counts: tuple[int, ...] = ()
+    unit: str = "images"
 
     @property
     def contents(self) -> tuple[str, ...]:
@@ -176,7 +178,7 @@ class Benchmark:
         found = {name: counts.get(name, 0) for name in self.domains}
         known = found if tuple(found.values()) == self.earlier_counts else self.domains
         sentences = [
-            f"{name} has {found[name]:,} images, expected {expected:,}."
+            f"{name} has {found[name]:,} {self.unit}, expected {expected:,}."
             for name, expected in known.items()
             if found[name] != expected
         ]
