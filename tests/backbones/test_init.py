@@ -41,7 +41,7 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: MLP((4,), widths=()), "`widths` must hold at least one layer's width"),
+            (lambda: MLP((4,), widths=(8, 0)), r"`widths` must be at least 1, got \[8, 0\]"),
             (lambda: MNISTCNN((94,)), r"must be that of an image, .*got \(94,\). .* take MLP"),
             (lambda: TorchvisionFeaturizer("resnet19"), "`name` must be one of .* got 'resnet19'"),
             (lambda: TorchvisionFeaturizer("squeezenet1_1"), "linear layer, got a SqueezeNet"),

@@ -17,6 +17,7 @@ from gga_lightning.data.benchmarks.domain_net import DUPLICATES, DomainNet
 from gga_lightning.data.benchmarks.mnist import ColoredMNIST, RotatedMNIST
 from gga_lightning.data.benchmarks.office_home import OfficeHome
 from gga_lightning.data.benchmarks.pacs import PACS
+from gga_lightning.data.benchmarks.sentiment import Sentiment
 from gga_lightning.data.benchmarks.terra_incognita import CATEGORIES, TerraIncognita
 from gga_lightning.data.benchmarks.vlcs import VLCS
 from gga_lightning.data.cli import DATASETS, main
@@ -140,6 +141,22 @@ def mnist(kind):
     return prepare
 
 
+def sentiment(monkeypatch, server):
+    def lines(domain):
+        for n in range(60):
+            rating = (-1.5, 0.0, 2.25)[n % 3]
+            yield f"{n // 2}_{n % 2}\t{rating}\tWord {'no' if rating < 0 else 'yes'}, {domain}."
+
+    ratings = {
+        f"hutto_ICWSM_2014/{file}": "\r\n".join([*lines(n), ""]).encode()
+        for n, file in enumerate(Sentiment.facts.files)
+    }
+    inner = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+    [known] = Sentiment.facts.archives
+    archive = troubled(server, known.file, make_tar({inner: make_tar(ratings)}))
+    make_small(monkeypatch, Sentiment, (archive,), [40] * 4, 2)
+
+
 KINDS = {kind.facts.key: kind for kind in DATASETS}
 PREPARE = {
     "pacs": one_archive(PACS, "PACS.zip", "kfold/", make_zip, 7),
@@ -151,6 +168,7 @@ PREPARE = {
     "domain_net": domain_net,
     "rotated_mnist": mnist(RotatedMNIST),
     "colored_mnist": mnist(ColoredMNIST),
+    "sentiment": sentiment,
 }
 
 
@@ -168,9 +186,13 @@ def test_from_nothing_to_a_trained_model(key, server, tmp_path, monkeypatch, cap
     assert [path.name for path in root.iterdir()] == [facts.folder]
 
     assert main(["check", key, "--root", str(root)]) == 0
-    assert f"{facts.title}: {facts.images:,} images, no problems found." in capsys.readouterr().out
+    assert (
+        f"{facts.title}: {facts.images:,} {facts.unit}, no problems found."
+        in capsys.readouterr().out
+    )
 
     size = () if "mnist" in key else ("data.dataset.image_size=16",)
+    size = ("data.dataset.inputs=tfidf",) if key == "sentiment" else size
     result = gga_train(f"data={key}", f"data.root={root}", *size)
     assert (result["data"], result["steps"]) == (key, 2)
     assert [*result["source_domains"], result["test_domain"]] == list(facts.domains)

@@ -228,7 +228,9 @@ class TestGroups:
         module = DomainDataModule(data, "b", holdout_fraction=0.4)
         trained = {data.domains["a"].groups[i] for i in module._parts["train/a"].indices}
         held = {data.domains["a"].groups[i] for i in module._parts["val/a"].indices}
-        assert trained and held and not trained & held
+        assert trained
+        assert held
+        assert not trained & held
 
     def test_a_row_without_a_group(self, write):
         with pytest.raises(ValueError, match="line 3: no patient"):

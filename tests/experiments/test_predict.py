@@ -165,7 +165,7 @@ class TestErrors:
     def test_runs_on_other_data(self, tmp_path, capsys, data):
         folder = run(tmp_path / "run", *QUICK[2:], *BRIEF, f"data={data}")
         found = printed(capsys, folder, "a.png", status=1)
-        assert "RUN must be a run on image files" in found.err
+        assert "RUN must be a run on images, rows of a table or texts" in found.err
         model = load_model(folder)
         assert model.preprocess is None
         assert model.predict(torch.zeros(model.input_shape)).label in model.classes

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["MLP", "MNISTCNN", "SmallCNN", "image_channels"]
 
@@ -42,6 +42,26 @@ class MLP(nn.Sequential):
         super().__init__(*layers)
         self.out_features = size
         self.stages = tuple(str(2 * place) for place in range(1, len(widths) + 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Computes the features.
+
+        Args:
+            input: Floats of shape ``(N, *input_shape)``.
+
+        Returns:
+            Shape ``(N, out_features)``.
+
+        Raises:
+            ValueError: If the inputs are integers, such as the tokens of a text.
+        """
+        if not input.is_floating_point():
+            raise ValueError(
+                "MLP needs inputs that are floats, got "
+                f"{str(input.dtype).removeprefix('torch.')}. For texts choose "
+                "`data.dataset.inputs=tfidf` or `backbone=text_transformer`."
+            )
+        return super().forward(input)
 
 
 class MNISTCNN(nn.Sequential):

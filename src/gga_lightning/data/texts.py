@@ -309,7 +309,9 @@ class Texts:
                 f"{inputs!r}."
             )
         tokens = inputs == "tokens"
-        self._encoding = TextEncoding(size, length if tokens else None, weights and tuple(weights))
+        self._encoding = TextEncoding(
+            size, length if tokens else None, None if weights is None else tuple(weights)
+        )
         self.eval_transform = self._encoding if tokens or weights is not None else None
         self.input_shape = (length if tokens else size,)
 
