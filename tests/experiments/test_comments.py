@@ -28,6 +28,15 @@ PICTURES = (
     *("backbone=resnet18", "annealing=none", "data.batch_size=2"),
 )
 
+ROWS = (
+    *("data=features", "data.dataset.file=rows.csv", "data.batch_size=4", "annealing=none"),
+    *("data.dataset.label=kind", "data.dataset.domain=place", "data.holdout_fraction=0.5"),
+)
+TEXTS = (
+    *("data=texts", "data.dataset.file=rows.csv", "data.batch_size=4", "annealing=none"),
+    *("data.dataset.text=note", "data.dataset.label=kind", "data.dataset.domain=place"),
+)
+
 # option and setting: the overrides that its comment gives rise to
 RUN = {
     "annealing/voting vote": [("data=toy", "annealing=voting", "annealing.vote=snr")],
@@ -130,6 +139,30 @@ RUN = {
         for value in ("[edges]", "[gray]", "[edges,gray]")
     ],
     "data/* views_as": [(*PICTURES, "data.views=[edges]", "data.views_as=augmentation")],
+    "data/features label": [
+        (
+            *(*ROWS[:-2], "task=regression", "data.dataset.label=[one,two]"),
+            *("data.dataset.domain=place", "data.dataset.columns=[three]"),
+        )
+    ],
+    "data/* group": [
+        (*lines, "data.dataset.group=patient")
+        for lines in ((*ROWS, "data.dataset.columns=[one]"), TEXTS)
+    ],
+    "data/* scaling": [
+        (
+            *(*ROWS, "data.dataset.columns=[two,one]"),
+            "data.dataset.scaling={mean:[0,1],std:[1,2]}",
+        )
+    ],
+    "data/* inputs": [(*TEXTS, "data.dataset.inputs=tfidf", "backbone=mlp")],
+    "data/* weights": [
+        (
+            *(*TEXTS, "data.dataset.inputs=tfidf", "backbone=mlp"),
+            *("data.dataset.size=3", "data.dataset.weights=[1,2,3]"),
+        )
+    ],
+    "backbone/mlp widths": [(*TOY, "backbone.widths=[]")],
     "data/emoji domains": [
         (
             *("data=emoji", "data.dataset.domains=[noto,openmoji,emojione-mono]"),
@@ -153,6 +186,9 @@ TOLD = {
     *("data/emoji holdout_fraction", "data/* batch_size", "data/* steps_per_epoch"),
     "data/* root",  # test_required
     "data/segmentation_toy pictures",  # a comment in words
+    *("data/* domain", "data/* text", "data/texts label", "data/* size", "data/* length"),
+    *("data/features columns", "backbone/text_transformer size"),  # see data/features label
+    "backbone/text_transformer dropout",
     *("logger/mlflow MLFLOW_DISABLE_TELEMETRY", "logger/wandb offline", "logger/wandb reinit"),
     "hydra/sweeper/optuna_validation max_failure_rate",  # test_optuna
     *("hydra/sweeper/domains params", "hydra/sweeper/domains alternatives"),  # test_sweeps
@@ -192,6 +228,12 @@ def test_what_a_comment_names_runs(place, tmp_path, monkeypatch):
             re.sub(r"(\d)\.jpg", r"\1_left.jpg", name): content for name, content in files.items()
         }
         zipfile.ZipFile(io.BytesIO(make_zip(files))).extractall("pictures")
+    if "data.dataset.file=rows.csv" in overrides:
+        rows = [
+            f"{n},{n % 5},{n % 7},{'ab'[n % 2]},{'pqr'[n // 16]},p{n // 4},note {n}"
+            for n in range(48)
+        ]
+        Path("rows.csv").write_text("\n".join(["one,two,three,kind,place,patient,note", *rows]))
     if "backbone.weights=weights.pt" in overrides:
         import torchvision
 

@@ -2,13 +2,19 @@
 
 import csv
 import os
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from gga_lightning.data.benchmarks.benchmark import Archive, Benchmark, DatasetError, Survey
-from gga_lightning.data.download.archive import unpack
+from gga_lightning.data.benchmarks.benchmark import (
+    Archive,
+    Benchmark,
+    DatasetError,
+    Survey,
+    find_folder,
+)
 from gga_lightning.data.texts import TextInputs, Texts, words
 
 __all__ = ["Sentiment"]
@@ -37,11 +43,15 @@ def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
     inner = next(iter(sorted(unpacked.rglob("hutto_ICWSM_2014.tar.gz"))), None)
     if inner is None:
         raise DatasetError("The package has no file hutto_ICWSM_2014.tar.gz: it is another one.")
-    unpack(inner, unpacked / "ratings", lambda done: None)
-    found = next(iter(sorted((unpacked / "ratings").rglob(contents[0]))), None)
-    if found is None or any(not (found.parent / name).is_file() for name in contents):
-        raise DatasetError(f"{inner.name} lacks one of {', '.join(contents)}.")
-    return found.parent
+    folder = unpacked / "ratings"
+    folder.mkdir()
+    with tarfile.open(inner) as archive:
+        for member in archive.getmembers():
+            name = PurePosixPath(member.name).name
+            content = archive.extractfile(member) if name in contents else None
+            if content is not None:  # a file, whose own name alone is used
+                (folder / name).write_bytes(content.read())
+    return find_folder(folder, contents)
 
 
 class Sentiment(Texts):
