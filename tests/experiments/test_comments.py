@@ -130,6 +130,7 @@ RUN = {
         for value in ("[edges]", "[gray]", "[edges,gray]")
     ],
     "data/* views_as": [(*PICTURES, "data.views=[edges]", "data.views_as=augmentation")],
+    "data/* pseudo_domains": [(*PICTURES, "data.pseudo_domains=2")],
     "data/emoji domains": [
         (
             *("data=emoji", "data.dataset.domains=[noto,openmoji,emojione-mono]"),

@@ -162,7 +162,8 @@ class DomainGeneralizer(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Checks that the data module, if there is one, has enough source domains."""
-        known = self._trainer and getattr(self.trainer.datamodule, "training_domains", None)
+        data = getattr(self._trainer, "datamodule", None)
+        known = getattr(data, "training_domains", None)
         if stage == "fit" and known:
             require_source_domains(type(self), known)
 

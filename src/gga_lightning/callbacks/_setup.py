@@ -229,7 +229,7 @@ def check_domains(callback: Any, trainer: Trainer) -> None:
         MisconfigurationException: If there is a single domain, and the callback has no ``split``,
             which could find others.
     """
-    known = getattr(trainer.datamodule, "training_domains", None)
+    known = getattr(getattr(trainer, "datamodule", None), "training_domains", None)
     if known is None and isinstance(trainer.train_dataloader, Mapping):
         known = trainer.train_dataloader
     if known is not None and len(known) < 2 and callback.split is None:

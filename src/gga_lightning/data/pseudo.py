@@ -53,7 +53,9 @@ def style_clusters(styles: Tensor, count: int, seed: int) -> Tensor:
 
     scale = styles.std(0, correction=0)
     points = (styles - styles.mean(0)) / torch.where(scale > 0, scale, 1.0)
-    labels = KMeans(count, n_init=10, random_state=seed).fit_predict(points.numpy())
+    # its type says that `n_init` is a string
+    means = KMeans(count, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+    labels = means.fit_predict(points.numpy())
     found = torch.from_numpy(labels).long()
     return found.bincount(minlength=count).argsort(descending=True, stable=True).argsort()[found]
 
