@@ -191,6 +191,14 @@ class TestTrainings:
         assert len(voting.records) == 4
         assert all(0 < record.share < 1 for record in voting.records)
 
+    def test_views_of_one_source_are_enough(self):
+        voting = GradientAgreementVoting(0, 2)
+        pictures = data(Pictures(), "target", pseudo_domains=None, views=["edges"])
+        trainer(voting, max_steps=2, limit_val_batches=0).fit(
+            ERM(MLP((3, 4, 4), widths=(16,)), 3), datamodule=pictures
+        )
+        assert len(voting.records) == 2
+
     @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
     def test_resumes_bit_for_bit_within_an_epoch(self, tmp_path):
         def search():
