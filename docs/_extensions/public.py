@@ -13,7 +13,12 @@ import gga_lightning
 # Names outside of their package's __all__ that pages and docstrings refer to.
 ALSO = {
     "algorithms": ["base.require_domains", "prediction.image_files"],
-    "data": ["transforms.EvalTransform", "transforms.TrainTransform"],
+    "data": [
+        "pseudo.style_clusters",
+        "pseudo.style_of",
+        "transforms.EvalTransform",
+        "transforms.TrainTransform",
+    ],
     "experiments": [
         "models.load_model",
         "evaluate.evaluate",

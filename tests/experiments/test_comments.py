@@ -163,6 +163,7 @@ RUN = {
         )
     ],
     "backbone/mlp widths": [(*TOY, "backbone.widths=[]")],
+    "data/* pseudo_domains": [(*PICTURES, "data.pseudo_domains=2")],
     "data/emoji domains": [
         (
             *("data=emoji", "data.dataset.domains=[noto,openmoji,emojione-mono]"),

@@ -100,6 +100,15 @@ def test_depends_on_what_changes_the_numbers():
     assert len({config_hash(composed(*o)) for o in different}) == len(different)
 
 
+def test_runs_of_versions_without_pseudo_domains_are_the_same_jobs():
+    config = composed()
+    earlier = OmegaConf.create(OmegaConf.to_container(config))
+    del earlier.data["pseudo_domains"]
+    none = composed("data.pseudo_domains=0")
+    assert config_hash(earlier) == config_hash(config) == config_hash(none)
+    assert config_hash(composed("data.pseudo_domains=3")) != config_hash(config)
+
+
 def test_a_benchmark_may_name_its_folder_alone():
     config = composed("data=pacs", "data.root=/a")
     own = OmegaConf.create(OmegaConf.to_container(config))

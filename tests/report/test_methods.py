@@ -42,6 +42,11 @@ def test_without_a_majority_all_show(tmp_path):
     }
 
 
+def test_runs_of_versions_without_pseudo_domains_are_the_same_method(tmp_path):
+    name = "data.pseudo_domains"
+    assert labels(tmp_path, {}, {name: None}, {name: 3}) == {"erm", "erm (pseudo_domains=3)"}
+
+
 def test_half_is_no_majority(tmp_path):
     pairs = [(0.0, 1), (0.0, 2), (0.1, 1), (0.2, 1)]
     found = labels(tmp_path, *({DECAY: decay, "x.y": other} for decay, other in pairs))

@@ -44,6 +44,7 @@ class Adversarial(ManualGeneralizer):
     """
 
     needs = ("vectors",)
+    min_domains = 2
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ class AgrSum(ManualGeneralizer):
         tensor([4., 0.])
     """
 
+    min_domains = 2
+
     def update(self, batch: Batch) -> Tensor:
         """Makes a step.
 

@@ -38,6 +38,7 @@ class FeatureAlignment(DomainGeneralizer, ABC):
     """
 
     needs = ("vectors",)
+    min_domains = 2
 
     def __init__(
         self,

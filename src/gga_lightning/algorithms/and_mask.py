@@ -30,6 +30,8 @@ class ANDMask(ManualGeneralizer):
         tensor([4., 0.])
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

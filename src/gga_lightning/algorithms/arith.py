@@ -46,6 +46,8 @@ class Arith(ManualGeneralizer):
         [0.001, -0.001]
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

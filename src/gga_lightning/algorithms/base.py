@@ -10,7 +10,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gga_lightning.algorithms.needs import require_offers
+from gga_lightning.algorithms.needs import (
+    MORE_DOMAINS,
+    require_offers,
+    require_source_domains,
+)
 from gga_lightning.algorithms.passes import PassMetrics
 from gga_lightning.algorithms.prediction import predict
 from gga_lightning.tasks import CLASSIFICATION, Task
@@ -68,10 +72,10 @@ def require_domains(batch: Batch, name: str, *, domains: int = 2, samples: int =
     """
     found = {domain: len(targets) for domain, (_, targets) in batch.items()}
     if len(found) < domains or min(found.values(), default=0) < samples:
+        fix = MORE_DOMAINS if len(found) < domains else "Raise the batch size."
         raise MisconfigurationException(
             f"{name} needs batches of at least {domains} domains with at least {samples} samples "
-            f"each, got {found} (samples by domain). Train on more domains, or raise the batch "
-            "size."
+            f"each, got {found} (samples by domain). {fix}"
         )
 
 
@@ -89,6 +93,8 @@ class DomainGeneralizer(LightningModule):
         needs: What the algorithm needs of a task, of ``"classes"``, ``"logits"`` and
             ``"vectors"``, see :class:`gga_lightning.tasks.Task`. An algorithm that needs nothing
             but a loss works with every task.
+        min_domains: The smallest number of source domains. Set it to 2 where an algorithm is
+            undefined with a single one, or is plain training. Fewer are refused before a training.
         task: What the targets are, and by which loss and metric outputs are evaluated.
         featurizer: From inputs to features.
         classifier: From features to one logit a class, or to the task's outputs, a linear layer.
@@ -110,6 +116,7 @@ class DomainGeneralizer(LightningModule):
     """
 
     needs: ClassVar[Sequence[str]] = ()
+    min_domains: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -152,6 +159,13 @@ class DomainGeneralizer(LightningModule):
         self.domains: list[str] = []
         self.input_shape: tuple[int, ...] | None = None
         self.preprocess: Callable[[Any], Tensor] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Checks that the data module, if there is one, has enough source domains."""
+        data = getattr(self._trainer, "datamodule", None)
+        known = getattr(data, "training_domains", None)
+        if stage == "fit" and known:
+            require_source_domains(type(self), known)
 
     @classmethod
     def featurizer_shape(cls, input_shape: Sequence[int]) -> tuple[int, ...]:

@@ -39,6 +39,8 @@ class CausIRL(FeatureAlignment, ABC):
         tensor(0.)
     """
 
+    min_domains = 1  # its parts are compared
+
     def check(self, batch: Batch) -> None:
         """Raises an error if no cut gives two groups of two samples.
 

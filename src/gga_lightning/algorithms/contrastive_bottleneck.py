@@ -50,6 +50,7 @@ class ContrastiveBottleneck(DomainGeneralizer, ABC):
     """
 
     needs = ("vectors",)
+    min_domains = 2
 
     def __init__(
         self,

@@ -41,6 +41,8 @@ class EQRM(Annealed):
         True
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

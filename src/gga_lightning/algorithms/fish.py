@@ -39,6 +39,8 @@ class Fish(ManualGeneralizer):
         [0.001, -0.001]
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

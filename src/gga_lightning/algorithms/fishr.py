@@ -37,6 +37,7 @@ class Fishr(AnnealedPenalty):
     """
 
     needs = ("vectors",)
+    min_domains = 2
     weight_before = 0.0
 
     def __init__(

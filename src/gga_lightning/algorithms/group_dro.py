@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
+from gga_lightning.algorithms.base import (
+    ADAM,
+    Batch,
+    DomainGeneralizer,
+    OptimizerFactory,
+    require_domains,
+)
 from gga_lightning.tasks import CLASSIFICATION, Task
 
 __all__ = ["GroupDRO"]
@@ -34,6 +40,8 @@ class GroupDRO(DomainGeneralizer):
         >>> {name: round(float(weight), 2) for name, weight in model.weights.items()}
         {'a': 0.25, 'b': 0.75}
     """
+
+    min_domains = 2
 
     def __init__(
         self,
@@ -71,6 +79,8 @@ class GroupDRO(DomainGeneralizer):
         Returns:
             The loss, a scalar.
         """
+        if not self.weights:  # later batches may lack domains
+            require_domains(batch, "GroupDRO")
         losses = self.domain_losses(batch)
         seen = self.mean_over_processes(losses)
         old = {name: weight.to(seen) for name, weight in self.weights.items()}

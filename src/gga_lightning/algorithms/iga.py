@@ -35,6 +35,8 @@ class IGA(DomainGeneralizer):
         True
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

@@ -31,6 +31,8 @@ class JacobianDescent(ManualGeneralizer):
         tensor([1.0000, 0.5000])
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

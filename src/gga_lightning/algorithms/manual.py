@@ -72,7 +72,8 @@ class ManualGeneralizer(DomainGeneralizer, ABC):
         """
 
     def setup(self, stage: str) -> None:
-        """Checks precision and strategy."""
+        """Checks source domains, precision and strategy."""
+        super().setup(stage)
         if stage != "fit" or self.automatic_optimization:
             return
         name, strategy = type(self).__name__, self.trainer.strategy

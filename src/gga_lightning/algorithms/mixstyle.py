@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
 
-from gga_lightning.algorithms.base import ADAM, Batch, DomainGeneralizer, OptimizerFactory
+from gga_lightning.algorithms.base import (
+    ADAM,
+    Batch,
+    DomainGeneralizer,
+    OptimizerFactory,
+    require_domains,
+)
 from gga_lightning.algorithms.style import style
 from gga_lightning.tasks import CLASSIFICATION, Task
 
@@ -97,6 +103,8 @@ class MixStyle(DomainGeneralizer):
         Returns:
             The loss, a scalar.
         """
+        if self.pairs == "domains":
+            require_domains(batch, "MixStyle")
         self._sizes = [len(targets) for _, targets in batch.values()]
         try:
             return super().objective(batch)

@@ -50,6 +50,8 @@ class MLDG(ManualGeneralizer):
         True
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

@@ -35,6 +35,7 @@ class MTL(DomainGeneralizer):
     """
 
     needs = ("vectors",)
+    min_domains = 2
 
     def __init__(
         self,

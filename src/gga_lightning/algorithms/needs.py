@@ -1,14 +1,22 @@
-"""What an algorithm needs of a task beside a loss."""
+"""What an algorithm needs: of a task beside a loss, and how many source domains."""
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from gga_lightning.tasks import Task
 
 if TYPE_CHECKING:
     from gga_lightning.algorithms.base import DomainGeneralizer
 
-__all__ = ["require_offers"]
+__all__ = ["MORE_DOMAINS", "require_offers", "require_source_domains"]
+
+MORE_DOMAINS = (
+    "Train on more source domains, or make several of one: `data.pseudo_domains=3` (clusters of "
+    "images by style) or `data.views=[edges]`, which are arguments of DomainDataModule."
+)
 
 _NEEDS = {
     "classes": "one class for each sample",
@@ -33,6 +41,23 @@ def require_offers(kind: "type[DomainGeneralizer]", task: Task) -> None:
             f"{kind.__name__} needs {' and '.join(_NEEDS[need] for need in missing)}, which the "
             f"task {task.name} does not have. These algorithms work with it: "
             f"{', '.join(_working_with(task))}."
+        )
+
+
+def require_source_domains(kind: "type[DomainGeneralizer]", domains: Sequence[str]) -> None:
+    """Checks that a training has as many source domains as an algorithm needs.
+
+    Args:
+        kind: The algorithm's class.
+        domains: The names of the domains in a training batch.
+
+    Raises:
+        MisconfigurationException: If there are fewer. The message says how to get more.
+    """
+    if len(domains) < kind.min_domains:
+        raise MisconfigurationException(
+            f"{kind.__name__} needs at least {kind.min_domains} source domains, got "
+            f"{list(domains)}. {MORE_DOMAINS}"
         )
 
 

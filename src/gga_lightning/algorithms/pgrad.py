@@ -55,6 +55,8 @@ class PGrad(ManualGeneralizer):
         [0.001, -0.001]
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

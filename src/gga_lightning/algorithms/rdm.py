@@ -40,6 +40,8 @@ class RDM(Annealed):
         True
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

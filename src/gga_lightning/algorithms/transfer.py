@@ -51,6 +51,7 @@ class Transfer(ManualGeneralizer):
     """
 
     needs = ("vectors",)
+    min_domains = 2
 
     def __init__(
         self,

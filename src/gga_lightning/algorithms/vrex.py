@@ -26,6 +26,8 @@ class VREx(AnnealedPenalty):
         True
     """
 
+    min_domains = 2
+
     def __init__(
         self,
         featurizer: nn.Module,

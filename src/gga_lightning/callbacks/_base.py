@@ -15,7 +15,12 @@ from torch import nn
 
 from gga_lightning.callbacks._clock import StepClock
 from gga_lightning.callbacks._reader import DomainReader, StepStart
-from gga_lightning.callbacks._setup import ParameterChoice, check_settings, check_setup
+from gga_lightning.callbacks._setup import (
+    ParameterChoice,
+    check_domains,
+    check_settings,
+    check_setup,
+)
 from gga_lightning.probing import DomainLoss, Split
 from gga_lightning.probing.probe import Probe
 from gga_lightning.probing.source import LossSource
@@ -36,6 +41,9 @@ class DomainGradientCallback(Callback):
 
     controls: tuple[str, ...] = ("shuffle_domains",)
     """What ``control`` may be, besides None."""
+
+    refuses_one_domain = True
+    """Whether data that are known to have a single domain are refused, not just warned of."""
 
     label = "Domain gradients"
     """How messages begin."""
@@ -167,7 +175,9 @@ class DomainGradientCallback(Callback):
         self._chosen(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when training begins: warns if the window cannot be reached."""
+        """Called when training begins: checks domains, warns if the window cannot be reached."""
+        if self.refuses_one_domain:
+            check_domains(self, trainer)
         if self._has_own_schedule() or getattr(trainer, "fast_dev_run", False):
             return
         step, name = self._clock.now(trainer), type(self).__name__

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gga_lightning.alignment.graphs import CudaRecorder, Recorder
+from gga_lightning.callbacks._setup import MORE_DOMAINS
 from gga_lightning.probing import Domain, DomainLoss, Split, Splitter
 from gga_lightning.probing.check import check_evaluation
 from gga_lightning.probing.probe import Probe
@@ -252,5 +253,6 @@ class DomainReader:
         self.warn_once(
             "few domains",
             f"a batch shows fewer than two domains ({found}, by {self.source}); such batches are "
-            "trained on as usual.",
+            "trained on as usual. If all batches are like this, there is nothing to compare: train "
+            f"on {MORE_DOMAINS}.",
         )

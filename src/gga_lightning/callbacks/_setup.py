@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,9 @@ from gga_lightning.alignment.score import check_objective
 from gga_lightning.probing.source import LossSource
 
 __all__ = [
+    "MORE_DOMAINS",
     "ParameterChoice",
+    "check_domains",
     "check_integer",
     "check_moved",
     "check_parameters",
@@ -30,6 +32,11 @@ __all__ = [
 ]
 
 ParameterChoice = str | Callable[[str, nn.Parameter], bool]
+
+MORE_DOMAINS = (
+    "more source domains, or several made of one: `data.pseudo_domains=3` (clusters of images by "
+    "style) or `data.views=[edges]`, which are arguments of DomainDataModule"
+)
 
 # By name, so that `pytorch_lightning`'s strategies are known too. DeepSpeedStrategy descends from
 # DDPStrategy, but shards.
@@ -205,6 +212,31 @@ def check_setup(
         raise MisconfigurationException(
             f"{name} needs parameters with values, but `{lazy[0]}` gets its shape from the first "
             "batch. Run the module on a batch before training."
+        )
+
+
+def check_domains(callback: Any, trainer: Trainer) -> None:
+    """Checks that there are several domains, as far as this is known before the first batch.
+
+    A data module knows it by its attribute ``training_domains``, and a mapping of domain names to
+    loaders by its keys. Other loaders show it batch by batch.
+
+    Args:
+        callback: The callback, with its ``split``.
+        trainer: The trainer.
+
+    Raises:
+        MisconfigurationException: If there is a single domain, and the callback has no ``split``,
+            which could find others.
+    """
+    known = getattr(getattr(trainer, "datamodule", None), "training_domains", None)
+    if known is None and isinstance(trainer.train_dataloader, Mapping):
+        known = trainer.train_dataloader
+    if known is not None and len(known) < 2 and callback.split is None:
+        raise MisconfigurationException(
+            f"{type(callback).__name__} compares the gradients of at least two source domains, but "
+            f"the data have only {list(known)}. Train on {MORE_DOMAINS}; or leave the callback out "
+            "(`annealing=none`)."
         )
 
 

@@ -56,6 +56,7 @@ class GradientConflictMonitor(DomainGradientCallback):
     """
 
     label = "Conflict"
+    refuses_one_domain = False  # it changes nothing, and gga-train has it by default
     place = 1
 
     def __init__(

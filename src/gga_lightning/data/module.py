@@ -1,18 +1,19 @@
 """Splits a data set's domains into parts and loads them, one loader a source domain."""
 
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence, Sized
+from functools import cached_property, partial
 from numbers import Integral
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from gga_lightning.data.batches import TrainBatches, TrainSampler, Transformed
 from gga_lightning.data.loaders import DomainDataset, DomainLoaders
 from gga_lightning.data.names import plain_name
+from gga_lightning.data.pseudo import check_count, split_by_style
 from gga_lightning.data.resume import (
     EpochRestart,
     LazyLoader,
@@ -93,6 +94,7 @@ class DomainDataModule(DomainLoaders):
         shuffle_domains: bool = False,
         views: Sequence[str] = (),
         views_as: Literal["domains", "augmentation"] = "domains",
+        pseudo_domains: int | None = None,
     ) -> None:
         """Splits the domains.
 
@@ -107,7 +109,7 @@ class DomainDataModule(DomainLoaders):
             seed: Seed of the order of training samples, from 0 to 2^32 - 1.
             split_seed: Seed of the splits, in the same range; the same as ``seed`` if None.
             steps_per_epoch: Training batches an epoch; if None, as many as the largest source
-                domain has batches, and at least one.
+                domain or pseudo-domain has batches, and at least one.
             eval_batch_size: Samples in an evaluation batch.
             num_workers: Worker processes, shared by all domains; as many again while evaluating.
             balance_classes: Whether each class of a domain is drawn as often as any other.
@@ -124,11 +126,17 @@ class DomainDataModule(DomainLoaders):
                 ``art/edges``), so that algorithms and callbacks compare views too.
                 ``"augmentation"``: domains stay as they are, and each image is drawn to be
                 itself or one of its views, all equally probable.
+            pseudo_domains: If given and not 0, a number of groups into which the training images
+                of all source domains together are divided by style, by ``split_seed``; see
+                :func:`gga_lightning.data.pseudo.style_clusters`. They take the place of the source
+                domains in training batches (``cluster-0``, ``cluster-1``), each with
+                ``batch_size`` samples. Evaluation keeps the true domains.
 
         Raises:
             ValueError: If an argument is out of range, there is no such domain, a domain is held
-                out twice, no source domain is left, a domain is too small to split, or there are
-                views of other inputs than integer images with three channels.
+                out twice, no source domain is left, a domain is too small to split, there are
+                views of other inputs than integer images with three channels, or pseudo-domains
+                of other inputs than images.
 
         Example:
             >>> from gga_lightning.data import Emoji
@@ -160,6 +168,7 @@ class DomainDataModule(DomainLoaders):
         self._shuffle_domains = shuffle_domains
         self._views_mixed = views_as == "augmentation"
         self._views = self._find_views(views, views_as)
+        self._pseudo_domains = check_count(pseudo_domains, self.input_shape)
         self._parts = split_domains(
             dataset.domains, self.source_domains, holdout_fraction, self.split_seed
         )
@@ -169,9 +178,11 @@ class DomainDataModule(DomainLoaders):
 
     @property
     def training_domains(self) -> list[str]:
-        """The names of the domains in a training batch, the source domains and their views."""
+        """The names of the domains in a training batch: source or pseudo-domains, and views."""
         views = () if self._views_mixed else self._views
-        return [name for d in self.source_domains for name in (d, *(f"{d}/{v}" for v in views))]
+        clusters = [f"cluster-{number}" for number in range(self._pseudo_domains)]
+        domains = clusters or self.source_domains
+        return [name for d in domains for name in (d, *(f"{d}/{v}" for v in views))]
 
     def setup(self, stage: str) -> None:
         """Adds the callback that makes a resumed training continue in the right epoch.
@@ -185,9 +196,9 @@ class DomainDataModule(DomainLoaders):
                 callbacks.append(EpochRestart())
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Makes one loader for all source domains, so that they share the worker processes."""
-        parts = {name: self._parts[f"train/{name}"] for name in self.source_domains}
-        largest = max(len(part) for part in parts.values())
+        """Makes one loader for all domains in a batch, so that they share the worker processes."""
+        parts = self._training_parts
+        largest = max(len(cast(Sized, part)) for part in parts.values())
         rank, ranks = self._ranks()
         steps = self.steps_per_epoch or max(1, largest // self.batch_size)
         sampler = TrainSampler(
@@ -217,6 +228,21 @@ class DomainDataModule(DomainLoaders):
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
             pin_memory=self._pins(),
+        )
+
+    @cached_property
+    def _training_parts(self) -> Mapping[str, Dataset[Any]]:
+        """The training samples of each source domain or pseudo-domain."""
+        parts = {name: self._parts[f"train/{name}"] for name in self.source_domains}
+        if not self._pseudo_domains:
+            return parts
+        return split_by_style(
+            ConcatDataset(parts.values()),
+            self._pseudo_domains,
+            transform=getattr(self._dataset, "eval_transform", None),
+            num_workers=self._num_workers,
+            batch_size=self.batch_size,
+            seed=self.split_seed,
         )
 
     def val_dataloader(self) -> dict[str, DataLoader[Any]]:
@@ -259,12 +285,11 @@ class DomainDataModule(DomainLoaders):
             )
         return {name: VIEWS[name] for name in chosen}
 
-    def _weights(self, part: Subset[Any]) -> int | Tensor:
+    def _weights(self, part: Dataset[Any]) -> int | Tensor:
         """How probable each sample is: where all are alike, their number."""
         if not self._balance_classes:
-            return len(part)
-        targets = targets_of(part.dataset, "balance_classes")
-        targets = torch.as_tensor(targets)[torch.as_tensor(part.indices)]
+            return len(cast(Sized, part))
+        targets = torch.as_tensor(targets_of(part, "balance_classes"))
         if targets.ndim != 1 or targets.is_floating_point():
             raise ValueError(
                 "`balance_classes` must be False for targets that are not one class for each "

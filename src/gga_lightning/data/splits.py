@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Sized
 from typing import Any, cast
 
 import numpy as np
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from gga_lightning.data.batches import seed_hash
 
@@ -94,6 +94,10 @@ def targets_of(dataset: Dataset[Any], needed_by: str) -> Any:
     """Finds all targets of a domain, or raises a ValueError that names what needs them."""
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[1]
+    if isinstance(dataset, Subset):
+        return np.asarray(targets_of(dataset.dataset, needed_by))[dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        return np.concatenate([targets_of(part, needed_by) for part in dataset.datasets])
     targets = getattr(dataset, "targets", None)
     if targets is None:
         raise ValueError(

@@ -48,6 +48,8 @@ def config_hash(config: DictConfig) -> str:
     held_out = list(held_out) if OmegaConf.is_list(held_out) else [held_out]
     # 45 and '45' are the same
     parts["data"]["test_domain"] = [plain_name(str(entry)) for entry in held_out]
+    if not parts["data"].get("pseudo_domains"):  # runs of earlier versions had none
+        parts["data"].pop("pseudo_domains", None)
     parts |= {"seed": config.seed, "drawn": sorted(_drawn(config))}
     if _has_task(config):
         parts["task"] = _content(config, "task")

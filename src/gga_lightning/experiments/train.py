@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from gga_lightning.algorithms import DomainGeneralizer
+from gga_lightning.algorithms.needs import require_source_domains
 from gga_lightning.callbacks import (
     SWAD,
     GradientGuidedAnnealing,
@@ -70,6 +71,7 @@ def train(
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = make_data(config)
+    require_source_domains(get_class(config.algorithm._target_), data.training_domains)
     module = make_algorithm(config, data)
     tasks.check_targets(module.task, data)
     metric = tasks.metric_of(module.task)

@@ -135,9 +135,10 @@ def _kind(run: Run) -> str:
 
 def _settings(run: Run) -> frozenset[tuple[str, str]]:
     """Writes a run's settings as texts; all draws of a hyperparameter search have the same ones."""
+    settings = {"data.pseudo_domains": None, **run.settings}  # earlier versions had none
     pairs = {
         name: _text(value)
-        for name, value in run.settings.items()
+        for name, value in settings.items()
         if name == "data.seed" or (name not in _IDLE and name.rpartition(".")[2] not in _SEEDS)
     }
     drawn = dict.fromkeys(run.hyperparameters, _DRAWN)
