@@ -111,6 +111,7 @@ RUN = {
     "callbacks/swad tolerance": [(*TOY, "callbacks=swad", "callbacks.swad.tolerance=0.2")],
     "callbacks/swad look_back": [(*TOY, "callbacks=swad", "callbacks.swad.look_back=true")],
     "callbacks/ema # callbacks=": [(*TOY, "callbacks=[default,ema]")],
+    "callbacks/sma # callbacks=": [(*TOY, "callbacks=[default,sma]", "callbacks.sma.start_step=1")],
     "callbacks/linear_probe # callbacks=": [(*TOY, "callbacks=[default,linear_probe]")],
     "data/folders domains": [(*PICTURES, "data.dataset.domains=[photo,art]")],
     "data/folders group": [(*PICTURES, "data.dataset.group='(.+)_'", "data.holdout_fraction=0.5")],
@@ -145,7 +146,7 @@ RUN = {
 TOLD = {
     *("annealing/voting end_step", "annealing/gga_guided radius", "annealing/gga_climb radius"),
     *("algorithm/arm input_shape", "algorithm/dann num_domains", "callbacks/ema decay"),
-    *("callbacks/linear_probe end_step", "data/emoji max_steps"),
+    *("callbacks/linear_probe end_step", "callbacks/sma start_step", "data/emoji max_steps"),
     "callbacks/ema update_starting_at_step",
     *("algorithm/miro input_shape", "algorithm/miro layers", "algorithm/arith inner_lr"),
     "algorithm/sand_mask tau",
