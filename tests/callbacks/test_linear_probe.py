@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import itertools
 
@@ -8,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn import functional
 
 from gga_lightning import GradientGuidedNoise, LinearProbe
-from gga_lightning.algorithms import ERM, SAM, Fishr
+from gga_lightning.algorithms import ERM, SAM, Fish, Fishr, PGrad, SagNet, Transfer
 from gga_lightning.backbones import MLP
 from gga_lightning.data import Digits, DomainDataModule
 from tests.helpers import Classifier, combined_loader, same, trainer
@@ -45,7 +46,7 @@ def fitted(module, *callbacks, **settings):
     return weights, run
 
 
-@pytest.mark.parametrize("algorithm", [ERM, SAM, Fishr])
+@pytest.mark.parametrize("algorithm", [ERM, SAM, Fishr, Fish, PGrad, SagNet, Transfer])
 def test_the_network_stays_until_the_end_step(algorithm):
     with_decay = lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.1)  # noqa: E731
     module = algorithm(MLP((8,), widths=[16]), 3, optimizer=with_decay)
@@ -111,6 +112,24 @@ def test_statistics_and_dropout_wait_too():
     assert modes.seen == [everything - held] * 2 + [everything] * 2
     assert weights.changed("featurizer.1.running_mean") == [False] * 2 + [True] * 2
     assert module.featurizer.training
+
+
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_the_optimizer_is_not_watched_after_the_training(breaks_off):
+    class Breaks(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if breaks_off:
+                raise RuntimeError("broken")
+
+    module = Fish(MLP((8,), widths=[16]), 3)
+    run = trainer(LinearProbe(9), Breaks(), limit_val_batches=0)
+    with pytest.raises(RuntimeError, match="broken") if breaks_off else contextlib.nullcontext():
+        run.fit(module, combined_loader(), [])
+    for param in module.parameters():
+        param.grad = torch.ones_like(param)
+    start = copy.deepcopy(module.featurizer.state_dict())
+    run.optimizers[0].step()
+    assert not same(module.featurizer.state_dict(), start)
 
 
 def test_modes_are_put_back_after_an_error():
