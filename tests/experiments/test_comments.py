@@ -128,7 +128,7 @@ RUN = {
     "data/* shuffle_domains": [(*PICTURES, "data.shuffle_domains=true")],
     "data/* views": [
         (*PICTURES, f"data.views={value}", "data.batch_size=4")
-        for value in ("[edges]", "[gray]", "[edges,gray]")
+        for value in ("[edges]", "[gray]", "[gradient_map]", "[edges,gray]")
     ],
     "data/* views_as": [(*PICTURES, "data.views=[edges]", "data.views_as=augmentation")],
     "data/emoji domains": [
