@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         GradientGuidedNoise,
         LinearProbe,
         RandomState,
+        SimpleMovingAverage,
     )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "LinearProbe",
     "Metropolis",
     "RandomState",
+    "SimpleMovingAverage",
     "Walk",
 ]
 

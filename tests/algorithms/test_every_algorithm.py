@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from gga_lightning import GradientGuidedAnnealing, Guided
+from gga_lightning import GradientGuidedAnnealing, Guided, LinearProbe
 from gga_lightning.data import Digits, DomainDataModule
 from gga_lightning.experiments.train import config_directory, make_algorithm
 from tests.helpers import mostly_slow, same, trainer
@@ -87,6 +87,17 @@ class TestEvery:
         assert all(param.isfinite().all() for param in module.parameters())
         assert len(gga.records) == 2
         assert "train/loss" in fit.callback_metrics
+
+    @pytest.mark.parametrize("name", mostly_slow(NAMES, "transfer"))
+    def test_a_linear_probe_holds_the_network_bit_for_bit(self, name):
+        module = make(name, weight_decay=0.1)
+        start = copy.deepcopy(module.state_dict())
+        fit = trainer(LinearProbe(2), max_steps=2, limit_val_batches=0)
+        fit.fit(module, datamodule=data())
+        end = module.state_dict()
+        network = [entry for entry in start if entry.startswith("featurizer.")]
+        assert all(torch.equal(end[entry], start[entry]) for entry in network)
+        assert not torch.equal(end["classifier.weight"], start["classifier.weight"])
 
 
 class StopsAfterAnEpoch(Callback):

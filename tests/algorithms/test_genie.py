@@ -94,6 +94,32 @@ def test_mask_and_noise_depend_on_seed_position_and_step_only():
     assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
 
+def test_the_position_also_counts_parameters_without_gradients():
+    def run(*, first):
+        params = [torch.nn.Parameter(torch.zeros(50)) for _ in range(2)]
+        params[1].grad = torch.ones(50)
+        params[0].grad = torch.ones(50) if first else None
+        GENIE(params).step()
+        return [param.detach() for param in params]
+
+    assert same(run(first=True)[1], run(first=False)[1])
+    assert not run(first=False)[0].any()
+
+
+def test_a_closure_is_called_once_and_its_loss_is_returned():
+    param, losses = torch.nn.Parameter(torch.ones(5)), []
+    optimizer = GENIE([param])
+
+    def closure():
+        losses.append(param.square().sum())
+        losses[-1].backward()
+        return losses[-1]
+
+    assert optimizer.step(closure) is losses[0]
+    assert len(losses) == 1
+    assert not torch.equal(param, torch.ones(5))
+
+
 def test_resumes_from_a_saved_state():
     torch.manual_seed(0)
     straight = torch.nn.Linear(4, 3)

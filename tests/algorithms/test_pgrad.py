@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from gga_lightning.algorithms import PGrad
 from gga_lightning.backbones import MLP
 from tests.algorithms.literal import check_update, descend, gradients, parameters
-from tests.helpers import combined_loader, domain_batch, trainer
+from tests.helpers import combined_loader, domain_batch, same, trainer
 
 
 def flat(networks):
@@ -67,6 +67,12 @@ def test_mixed_precision_does_not_round_the_points():
 def test_no_movement_is_no_step():
     module = PGrad(MLP((8,)), 3)
     assert not module._shares([torch.zeros(4, 7)]).any()
+
+
+def test_processes_walk_in_the_order_of_the_first(monkeypatch):
+    module, parts = PGrad(MLP((8,)), 3, rounds=1), list(domain_batch().values())
+    monkeypatch.setattr(module, "from_first_process", lambda drawn: torch.tensor([2, 2, 0]))
+    assert same(module._walk(parts), [parts[2], parts[2], parts[0]])
 
 
 def test_the_walk_counts_once():

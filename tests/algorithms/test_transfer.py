@@ -52,6 +52,20 @@ def test_three_updates_by_the_papers_algorithm(delta):
         )
 
 
+def test_the_adversary_starts_as_the_classifier():
+    module = Transfer(MLP((8,)), 3)
+    assert all(map(torch.equal, parameters([module.adversary]), parameters([module.classifier])))
+
+
+def test_the_mean_over_processes_chooses_the_domains(monkeypatch):
+    module, batch = Transfer(MLP((8,)), 3), domain_batch()
+    features = module.featurizer(torch.cat([x for x, _ in batch.values()]))
+    alone = module._gap(batch, features)
+    # on all processes together, the domain with the lowest loss here has the highest
+    monkeypatch.setattr(module, "mean_over_processes", lambda losses: -losses)
+    assert module._gap(batch, features) == -alone < 0
+
+
 def test_the_adversary_has_no_part_in_the_optimizer():
     module = Transfer(MLP((8,)), 3)
     fit = trainer(max_steps=4, limit_val_batches=0)

@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gga_lightning.algorithms import URM
@@ -38,6 +39,24 @@ def test_three_updates_by_two_steps(activation, hidden_layers):
         discriminator_optimizer={"lr": LR / 2},
     )
     check_update(make, update, networks=["discriminator"])
+
+
+@pytest.mark.parametrize("hidden_layers", [0, 2])
+def test_the_discriminator_has_the_layers_of_the_source(hidden_layers):
+    module = URM(MLP((8,)), 3, hidden_layers=hidden_layers)
+    kinds = [nn.Linear, nn.LeakyReLU] * (1 + hidden_layers) + [nn.Linear]
+    assert [type(layer) for layer in module.discriminator] == kinds
+    sizes = [module.featurizer.out_features, *[100] * (1 + hidden_layers), 1]
+    found = [tuple(param.shape) for param in module.discriminator.parameters() if param.ndim == 2]
+    assert found == list(zip(sizes[1:], sizes[:-1], strict=True))
+
+
+def test_noise_is_not_rounded_under_mixed_precision():
+    module, kinds = URM(MLP((8,)), 3), []
+    module.discriminator.register_forward_pre_hook(lambda _, seen: kinds.append(seen[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        module.objective(domain_batch())
+    assert kinds == [torch.bfloat16, torch.float32, torch.bfloat16]  # features, noise, features
 
 
 def test_predictions_go_through_the_activation():

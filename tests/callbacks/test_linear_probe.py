@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import itertools
 
@@ -8,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn import functional
 
 from gga_lightning import GradientGuidedNoise, LinearProbe
-from gga_lightning.algorithms import ERM, SAM, Fishr
+from gga_lightning.algorithms import ERM, SAM, Fish, Fishr, PGrad, SagNet, Transfer
 from gga_lightning.backbones import MLP
 from gga_lightning.data import Digits, DomainDataModule
 from tests.helpers import Classifier, combined_loader, same, trainer
@@ -45,7 +46,7 @@ def fitted(module, *callbacks, **settings):
     return weights, run
 
 
-@pytest.mark.parametrize("algorithm", [ERM, SAM, Fishr])
+@pytest.mark.parametrize("algorithm", [ERM, SAM, Fishr, Fish, PGrad, SagNet, Transfer])
 def test_the_network_stays_until_the_end_step(algorithm):
     with_decay = lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.1)  # noqa: E731
     module = algorithm(MLP((8,), widths=[16]), 3, optimizer=with_decay)
@@ -113,6 +114,24 @@ def test_statistics_and_dropout_wait_too():
     assert module.featurizer.training
 
 
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_the_optimizer_is_not_watched_after_the_training(breaks_off):
+    class Breaks(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if breaks_off:
+                raise RuntimeError("broken")
+
+    module = Fish(MLP((8,), widths=[16]), 3)
+    run = trainer(LinearProbe(9), Breaks(), limit_val_batches=0)
+    with pytest.raises(RuntimeError, match="broken") if breaks_off else contextlib.nullcontext():
+        run.fit(module, combined_loader(), [])
+    for param in module.parameters():
+        param.grad = torch.ones_like(param)
+    start = copy.deepcopy(module.featurizer.state_dict())
+    run.optimizers[0].step()
+    assert not same(module.featurizer.state_dict(), start)
+
+
 def test_modes_are_put_back_after_an_error():
     module = Classifier()
 
@@ -152,9 +171,9 @@ def test_a_resumed_run_equals_the_straight_one(tmp_path, stop):
         trainer(LinearProbe(4), saved, **limits).fit(module, datamodule=data, **settings)
         return copy.deepcopy(module.state_dict())
 
-    straight = run(7)
     run(stop)
-    assert same(run(7, ckpt_path=tmp_path / "last.ckpt", weights_only=True), straight)
+    resumed = run(7, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert same(resumed, run(7))
 
 
 @pytest.mark.parametrize("end_step", [0, -1, 1.5, True, None])

@@ -224,12 +224,12 @@ def test_resumes_bit_for_bit(epochs, tmp_path):
         run.fit(module, combined_loader(), validation(), **settings)
         return swad, module
 
-    straight, module = fit()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # stopped before it could begin
         fit(Stops())
         path = tmp_path / "last" / "last.ckpt"
         resumed, again = fit(ckpt_path=path, weights_only=True)
+        straight, module = fit()
     assert (resumed.start_step, resumed.end_step) == (straight.start_step, straight.end_step)
     assert (straight.start_step, straight.end_step) == (5, 9)
     assert same(dict(module.state_dict()), dict(again.state_dict()))

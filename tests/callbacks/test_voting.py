@@ -9,6 +9,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from gga_lightning import GradientAgreementVoting
+from gga_lightning.algorithms import ERM, AgrSum
+from gga_lightning.backbones import MLP
 from tests.helpers import DOMAINS, Classifier, combined_loader, copies, domain_data, same, trainer
 
 OPTIMIZERS = {
@@ -94,6 +96,22 @@ def test_as_written_down_literally(optimizer, vote):
     expected = by_hand(optimizer, vote, steps=6, window=range(4), power=1.5)
     for ours, theirs in zip(module.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_gradient_descent_with_the_votes_of_one_batch_is_agr_sum():
+    def trained(kind, lr, *callbacks):
+        torch.manual_seed(0)
+        descent = lambda params: torch.optim.SGD(params, lr=lr)  # noqa: E731
+        module = kind(MLP((8,)), 3, optimizer=descent).double()
+        data = {name: (x.double(), y) for name, (x, y) in domain_data().items()}
+        trainer(*callbacks, limit_val_batches=0).fit(module, combined_loader(data), [])
+        return module
+
+    voting = GradientAgreementVoting(end_step=6, decay=0.0)
+    ours, theirs = trained(ERM, 0.3, voting), trained(AgrSum, 0.1)
+    assert all(0.1 < record.share < 0.9 for record in voting.records)
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 class Moves(Callback):

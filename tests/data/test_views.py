@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import seed_everything
+from scipy import ndimage
 
 from gga_lightning import (
     GradientAgreementVoting,
@@ -15,7 +17,7 @@ from gga_lightning import (
     Guided,
 )
 from gga_lightning.data import Digits, DomainDataModule, Emoji
-from gga_lightning.data.views import VIEWS, edges, gray
+from gga_lightning.data.views import VIEWS, edges, gradient_map, gray
 from gga_lightning.experiments.models import load_model
 from gga_lightning.experiments.train import config_directory, make_algorithm
 from tests.experiments.test_evaluate import SHORT, run
@@ -62,6 +64,34 @@ class TestViews:
     def test_gray_is_the_brightness(self):
         image = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
         assert gray(image[:, :, None])[:, :, 0].tolist() == [[76, 150, 29]] * 3
+
+    @pytest.mark.parametrize("partly_flat", [True, False])
+    def test_a_gradient_map_by_the_published_steps(self, partly_flat):
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(0, 256, (3, 14, 17), dtype=torch.uint8, generator=generator)
+        if partly_flat:
+            image[:, :, 10:] = torch.tensor([30, 200, 90])[:, None, None]
+        else:  # steep, everywhere
+            image = image // 20 + 14 * torch.arange(17, dtype=torch.uint8)
+        bright = np.einsum("chw,c->hw", image.double().numpy(), [0.299, 0.587, 0.114])
+        smooth = ndimage.gaussian_filter(bright, sigma=0.5, mode="nearest", truncate=4)
+        across = ndimage.correlate(smooth, np.array([[-1, 0, 1]]), mode="reflect")
+        down = ndimage.correlate(smooth, np.array([[-1], [0], [1]]), mode="reflect")
+        magnitude = np.sqrt(across**2 + down**2)
+        steep = magnitude > 1e-6
+        counts, borders = np.histogram(magnitude[steep], bins=256)
+        middles = (borders[1:] + borders[:-1]) / 2
+        shares = np.interp(magnitude, middles, counts.cumsum() / counts.sum())
+        expected = np.where(steep, 255 * shares, 0)
+        assert 0.3 < steep.mean() < 0.8 if partly_flat else magnitude[:, 1:-1].min() > 5
+        for channel in gradient_map(image):
+            assert np.abs(channel.numpy() - expected).max() < 0.501
+
+    @pytest.mark.parametrize("colour", [0, 77, 255])
+    def test_the_gradient_map_of_a_flat_picture_is_black(self, colour):
+        image = torch.full((3, 9, 7), colour, dtype=torch.uint8)
+        image[0] = 13
+        assert (gradient_map(image) == 0).all()
 
     @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
     def test_of_a_batch_are_those_of_its_images(self, view):
@@ -164,7 +194,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"views": ["sketch"]}, r"`views` must be different ones of \['edges', 'gray'\], got"),
+            (
+                {"views": ["sketch"]},
+                r"`views` must be different ones of \['edges', 'gray', 'gradient_map'\], got",
+            ),
             ({"views": ["gray", "gray"]}, "`views` must be different ones of"),
             ({"views_as": "both"}, "`views_as` must be 'domains' or 'augmentation', got 'both'"),
             ({"views": ["edges"], "batch_size": 1}, "`batch_size` must be at least 2, a sample"),

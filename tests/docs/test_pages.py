@@ -22,6 +22,7 @@ RUN = [
     "index.md",
     "faq.md",
     "coming-from.md",
+    "similar-papers.md",
     "tasks.md",
     "start/*.md",
     "concepts/*.md",

@@ -120,6 +120,7 @@ RUN = {
     "callbacks/swad tolerance": [(*TOY, "callbacks=swad", "callbacks.swad.tolerance=0.2")],
     "callbacks/swad look_back": [(*TOY, "callbacks=swad", "callbacks.swad.look_back=true")],
     "callbacks/ema # callbacks=": [(*TOY, "callbacks=[default,ema]")],
+    "callbacks/sma # callbacks=": [(*TOY, "callbacks=[default,sma]", "callbacks.sma.start_step=1")],
     "callbacks/linear_probe # callbacks=": [(*TOY, "callbacks=[default,linear_probe]")],
     "data/folders domains": [(*PICTURES, "data.dataset.domains=[photo,art]")],
     "data/folders group": [(*PICTURES, "data.dataset.group='(.+)_'", "data.holdout_fraction=0.5")],
@@ -136,7 +137,7 @@ RUN = {
     "data/* shuffle_domains": [(*PICTURES, "data.shuffle_domains=true")],
     "data/* views": [
         (*PICTURES, f"data.views={value}", "data.batch_size=4")
-        for value in ("[edges]", "[gray]", "[edges,gray]")
+        for value in ("[edges]", "[gray]", "[gradient_map]", "[edges,gray]")
     ],
     "data/* views_as": [(*PICTURES, "data.views=[edges]", "data.views_as=augmentation")],
     "data/features label": [
@@ -147,7 +148,7 @@ RUN = {
     ],
     "data/* group": [
         (*lines, "data.dataset.group=patient")
-        for lines in ((*ROWS, "data.dataset.columns=[one]"), TEXTS)
+        for lines in ((*ROWS, "data.dataset.columns=[one]"), (*TEXTS, "data.holdout_fraction=0.5"))
     ],
     "data/* scaling": [
         (
@@ -179,7 +180,7 @@ RUN = {
 TOLD = {
     *("annealing/voting end_step", "annealing/gga_guided radius", "annealing/gga_climb radius"),
     *("algorithm/arm input_shape", "algorithm/dann num_domains", "callbacks/ema decay"),
-    *("callbacks/linear_probe end_step", "data/emoji max_steps"),
+    *("callbacks/linear_probe end_step", "callbacks/sma start_step", "data/emoji max_steps"),
     "callbacks/ema update_starting_at_step",
     *("algorithm/miro input_shape", "algorithm/miro layers", "algorithm/arith inner_lr"),
     "algorithm/sand_mask tau",

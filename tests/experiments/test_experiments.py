@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from gga_lightning.data.cli import DATASETS
@@ -141,3 +142,27 @@ def test_two_steps(table, annealing, tmp_path, monkeypatch):
     assert [*result["source_domains"], result["test_domain"]] == list(facts.domains)
     searched = result["search"] and (result["search"]["steps"], result["search"]["candidates"])
     assert searched == ((1, 1) if annealing == "gga" else None)
+
+
+def test_erm_plus_plus():
+    config = composed("experiment=erm_plus_plus", "data=pacs", "data.root=DIR")
+    assert (config.hydra.runtime.choices.algorithm, config.annealing) == ("erm", {})
+    assert (config.backbone.name, config.backbone.weights) == ("resnet50.ram_in1k", "pretrained")
+    assert (config.backbone.freeze_batchnorm, config.backbone.dropout) == (False, 0.0)
+    assert config.callbacks.linear_probe.end_step == 501
+    assert config.callbacks.sma.start_step == 598
+    assert (config.trainer.max_steps, config.algorithm.optimizer.lr) == (5000, 5e-5)
+
+
+def test_erm_plus_plus_trains_the_head_and_then_averages(tmp_path, monkeypatch):
+    settings = ["data=toy", "backbone=mlp", "trainer=cpu", "trainer.max_steps=4"]
+    settings += ["data.steps_per_epoch=2", "~backbone.weights", "~backbone.freeze_batchnorm"]
+    settings += ["callbacks.linear_probe.end_step=3", "callbacks.sma.start_step=1"]
+    argv = ["gga-train", "experiment=erm_plus_plus", *settings, f"hydra.run.dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    train.main()
+    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["averaging_state"]["n_averaged"] == 3
+    for name, average in saved["state_dict"].items():
+        assert not torch.equal(average, saved["current_model_state"][name])

@@ -12,7 +12,7 @@ class CORAL(FeatureAlignment):
     """Aligns the means and covariances of the domains' features.
 
     The distance of two domains is the mean squared difference of their mean features plus that
-    of their (unbiased) covariance matrices.
+    of their (unbiased) covariance matrices. It is computed in float32, also under autocast.
 
     Source: Sun & Saenko, ECCV 2016 workshops, arXiv 1607.01719, in DomainBed's form: the paper
     has the covariances alone, with a factor 1 / (4 F^2) on the summed squares.
@@ -35,6 +35,9 @@ class CORAL(FeatureAlignment):
         Returns:
             A scalar.
         """
-        means = (left.mean(0) - right.mean(0)).square().mean()
-        covariances = (torch.cov(left.T) - torch.cov(right.T)).square().mean()
-        return means + covariances
+        with torch.autocast(left.device.type, enabled=False):  # small differences of large numbers
+            wide = torch.promote_types(left.dtype, torch.float32)
+            left, right = left.to(wide), right.to(wide)
+            means = (left.mean(0) - right.mean(0)).square().mean()
+            covariances = (torch.cov(left.T) - torch.cov(right.T)).square().mean()
+            return means + covariances

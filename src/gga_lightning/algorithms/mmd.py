@@ -15,7 +15,8 @@ class MMD(FeatureAlignment):
 
     The distance of two domains is the squared maximum mean discrepancy (the biased estimate)
     under the sum of seven Gaussian kernels exp(-g d^2), g = 1e-3 to 1e3. Features are not
-    normalized: if they are long, most kernels are 0 or 1.
+    normalized: if they are long, most kernels are 0 or 1. The distance is computed in float32, also
+    under autocast.
 
     Source: Li, Pan, Wang & Kot, CVPR 2018, in DomainBed's form, without the paper's adversarial
     autoencoder. The published accuracy of 23.4 % on DomainNet is this form's.
@@ -38,8 +39,11 @@ class MMD(FeatureAlignment):
         Returns:
             A scalar.
         """
-        within = _kernel(left, left).mean() + _kernel(right, right).mean()
-        return within - 2 * _kernel(left, right).mean()
+        with torch.autocast(left.device.type, enabled=False):  # small differences of large numbers
+            wide = torch.promote_types(left.dtype, torch.float32)
+            left, right = left.to(wide), right.to(wide)
+            within = _kernel(left, left).mean() + _kernel(right, right).mean()
+            return within - 2 * _kernel(left, right).mean()
 
 
 def _kernel(left: Tensor, right: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class Transfer(ManualGeneralizer):
         self.step(self.gradient(loss, main), main)
 
         inside = [param for param in self.featurizer.parameters() if param.requires_grad]
-        if inside:  # none while a callback trains the classifier alone
+        if inside:  # none if the network is frozen
             gap = self.gap_weight * self._gap(batch, self.featurizer(inputs))
             self.step(self.gradient(gap, inside), inside, counts=False)
 

@@ -3,6 +3,7 @@
 from gga_lightning.callbacks.annealing import GradientGuidedAnnealing, SearchRecord
 from gga_lightning.callbacks.conflict import ConflictRecord, GradientConflictMonitor
 from gga_lightning.callbacks.linear_probe import LinearProbe
+from gga_lightning.callbacks.moving_average import SimpleMovingAverage
 from gga_lightning.callbacks.noise import GradientGuidedNoise
 from gga_lightning.callbacks.random_state import RandomState
 from gga_lightning.callbacks.swad import SWAD
@@ -18,5 +19,6 @@ __all__ = [
     "LinearProbe",
     "RandomState",
     "SearchRecord",
+    "SimpleMovingAverage",
     "VoteRecord",
 ]

@@ -25,7 +25,7 @@ from gga_lightning.probing import DomainLoss, Split
 from gga_lightning.probing.probe import Probe
 from gga_lightning.probing.source import LossSource
 
-__all__ = ["DomainGradientCallback", "StepStart", "say"]
+__all__ = ["DomainGradientCallback", "StepStart", "planned_steps", "say"]
 
 
 class DomainGradientCallback(Callback):
@@ -112,7 +112,7 @@ class DomainGradientCallback(Callback):
         """How many steps of the window are left, a step of it included; None if unknown."""
         if self._has_own_schedule() or self.end_step is None:
             return None
-        end = min(self.end_step, _planned_steps(trainer))
+        end = min(self.end_step, planned_steps(trainer))
         return max(1, len(range(step, int(end), self.every_n_steps)))
 
     def _has_own_schedule(self) -> bool:
@@ -186,7 +186,7 @@ class DomainGradientCallback(Callback):
                 f"{name}: training continues at step {step}, after the window (steps "
                 f"{self.start_step} to {self.end_step - 1}), so that the callback does nothing."
             )
-        elif 0 < self.start_step >= _planned_steps(trainer):
+        elif 0 < self.start_step >= planned_steps(trainer):
             rank_zero_warn(
                 f"{name}: training ends before the window, whose first step is "
                 f"`start_step={self.start_step}`, so that the callback does nothing. Lower "
@@ -337,7 +337,15 @@ def say(trainer: Trainer, message: str) -> None:
         rank_zero_info(message)
 
 
-def _planned_steps(trainer: Trainer) -> float:
+def planned_steps(trainer: Trainer) -> float:
+    """Gives the number of optimizer steps after which a training ends.
+
+    Args:
+        trainer: The trainer.
+
+    Returns:
+        The number; infinity if nothing limits it.
+    """
     limit = math.inf if trainer.max_steps < 0 else trainer.max_steps
     try:
         planned = trainer.estimated_stepping_batches

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from gga_lightning.callbacks._clock import StepClock
 from gga_lightning.callbacks._setup import ParameterChoice, check_integer, check_parameters
@@ -25,9 +26,10 @@ class LinearProbe(Callback):
     moments) is cleared.
 
     The backward pass still covers the whole network, so that a step costs as much as any other.
-    This also works under DDP, and other callbacks see all gradients. The callback holds back only
-    the optimizers' steps. It does not hold back what a module's own code writes into the weights
-    (as Fish does), nor the moves of a search. Begin a search at ``end_step``.
+    This also works under DDP, and other callbacks see all gradients. The callback holds back every
+    step of the trainer's optimizers. Under manual optimization these include steps that the trainer
+    does not count (as SagNet and Transfer make). It does not hold back what a module's own code
+    writes into the weights, nor the moves of a search. Begin a search at ``end_step``.
 
     Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution", ICLR 2022. There the classifier is trained to the end before fine-tuning
@@ -59,6 +61,7 @@ class LinearProbe(Callback):
         self._clock = StepClock()
         self._step = 0
         self._modes: dict[nn.Module, bool] = {}  # whether a module trains; those in evaluation mode
+        self._hooks: list[RemovableHandle] = []
 
     @property
     def state_key(self) -> str:
@@ -75,6 +78,17 @@ class LinearProbe(Callback):
                     f"LinearProbe(parameters={self.parameters!r}) selects none of the module's "
                     f"{len(names)} parameters{', such as ' + repr(names[0]) if names else ''}."
                 )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when training begins: watches the steps that the module makes by itself."""
+        if pl_module.automatic_optimization:
+            return
+
+        def drop(optimizer: Optimizer, *_: Any) -> None:
+            self._drop(pl_module)
+
+        for optimizer in trainer.optimizers:
+            self._hooks.append(optimizer.register_step_pre_hook(drop))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -103,19 +117,19 @@ class LinearProbe(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Called before an optimizer steps: drops the gradients, which it then passes over."""
-        if self._step < self.end_step:
-            for param in self._held(pl_module):
-                param.grad = None
+        self._drop(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when training ends, perhaps within a batch that was skipped: puts modes back."""
         self._put_back()
+        self._remove_hooks()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Called when training breaks off: puts modes back."""
         self._put_back()
+        self._remove_hooks()
 
     def state_dict(self) -> dict[str, Any]:
         """Called when a checkpoint is saved."""
@@ -124,6 +138,16 @@ class LinearProbe(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Called when a checkpoint is loaded."""
         self._clock.load_state_dict(state_dict)
+
+    def _drop(self, module: LightningModule) -> None:
+        if self._step < self.end_step:
+            for param in self._held(module):
+                param.grad = None
+
+    def _remove_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def _put_back(self) -> None:
         for module, training in self._modes.items():

@@ -76,8 +76,9 @@ class GradientAgreementVoting(DomainGradientCallback):
     change, for ``"snr"``). All votes are kept in :attr:`records`. Checkpoints hold the votes and
     the averages.
 
-    Source: this project; docs/when-to-use-which.md has the measurements. The related AND-mask
-    (Parascandolo et al., ICLR 2021) masks the gradient, by one batch, for the whole training.
+    Source: this project; docs/when-to-use-which.md has the measurements. The rule of ``"sign"`` is
+    that of Agr-Sum (Mansilla et al., ICCV 2021) and of the AND-mask (Parascandolo et al., ICLR
+    2021) with a threshold of 1. These mask the gradient, by one batch, for the whole training.
 
     Example:
         >>> from lightning.pytorch import Trainer

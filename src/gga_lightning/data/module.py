@@ -119,8 +119,9 @@ class DomainDataModule(DomainLoaders):
                 domains at random, anew in every batch: the control that tells whether the
                 domains matter to an algorithm at all.
             views: Other views of the training images, of ``"edges"`` (dark lines on white, by
-                the Sobel gradient) and ``"gray"``; see :mod:`gga_lightning.data.views`. They are
-                made of the augmented images. Evaluation has no views.
+                the Sobel gradient), ``"gray"`` and ``"gradient_map"`` (how steeply the brightness
+                changes, equalized); see :mod:`gga_lightning.data.views`. They are made of the
+                augmented images. Evaluation has no views.
             views_as: ``"domains"``: a source domain's batch is dealt out in turn to the
                 domain and to its views, which are domains of their own (``art``,
                 ``art/edges``), so that algorithms and callbacks compare views too.
