@@ -240,7 +240,7 @@ class DomainDataModule(DomainLoaders):
         return split_by_style(
             ConcatDataset(parts.values()),
             self._pseudo_domains,
-            transform=getattr(self._dataset, "eval_transform", None),
+            transform=self._transform("eval_transform"),
             num_workers=self._num_workers,
             batch_size=self.batch_size,
             seed=self.split_seed,
