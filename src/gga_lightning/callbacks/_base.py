@@ -43,7 +43,7 @@ class DomainGradientCallback(Callback):
     """What ``control`` may be, besides None."""
 
     refuses_one_domain = True
-    """Whether data that are known to have a single domain are refused, not just warned of."""
+    """Whether data that are known to have a single domain are refused."""
 
     label = "Domain gradients"
     """How messages begin."""
@@ -176,8 +176,7 @@ class DomainGradientCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when training begins: checks domains, warns if the window cannot be reached."""
-        if self.refuses_one_domain:
-            check_domains(self, trainer)
+        check_domains(self, trainer)
         if self._has_own_schedule() or getattr(trainer, "fast_dev_run", False):
             return
         step, name = self._clock.now(trainer), type(self).__name__

@@ -222,13 +222,15 @@ def check_domains(callback: Any, trainer: Trainer) -> None:
     loaders by its keys. Other loaders show it batch by batch.
 
     Args:
-        callback: The callback, with its ``split``.
+        callback: The callback, with its ``split`` and ``refuses_one_domain``.
         trainer: The trainer.
 
     Raises:
         MisconfigurationException: If there is a single domain, and the callback has no ``split``,
             which could find others.
     """
+    if not callback.refuses_one_domain:
+        return
     known = getattr(getattr(trainer, "datamodule", None), "training_domains", None)
     if known is None and isinstance(trainer.train_dataloader, Mapping):
         known = trainer.train_dataloader
