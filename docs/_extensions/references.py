@@ -70,6 +70,17 @@ def skip(
     return True if (inspect.getdoc(member) or "").startswith("Alias for field number") else None
 
 
+def pictures(app: Sphinx, tree: nodes.document) -> None:
+    """Makes pictures as wide as the text, with a link to their full size."""
+    for picture in tree.findall(nodes.image):
+        picture["width"] = "100%"  # which has Sphinx add the link
+
+
+def unbroken(app: Sphinx, page: str, source: list[str]) -> None:
+    """Keeps a number and its error on one line, in narrow columns of tables too."""
+    source[0] = re.sub(r"(?<=\d) ± (?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", source[0])
+
+
 def links(app: Sphinx, page: str, source: list[str]) -> None:
     """Turns links out of docs/ that no page or download can follow into plain text."""
 
@@ -109,6 +120,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", doc_links)
     app.connect("autodoc-skip-member", skip)
     app.connect("source-read", links)
+    app.connect("source-read", unbroken)
+    app.connect("doctree-read", pictures)
     app.connect("missing-reference", resolve)
     app.connect("env-check-consistency", check)
     return {"parallel_read_safe": True}

@@ -20,6 +20,7 @@ GROUPS = {
     "data": "The data set, its splits and its loaders.",
     "algorithm": "The algorithm that is trained.",
     "task": "What the targets are, and the metric by which models are selected and reported.",
+    "optimizer": "The optimizer of the algorithm, in place of Adam.",
     "annealing": "The callback that acts on the domains' gradients on top of the algorithm.",
     "backbone": "The network that computes the features.",
     "trainer": "Lightning's Trainer: the device, the precision and the number of steps.",

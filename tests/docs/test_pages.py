@@ -30,6 +30,7 @@ RUN = [
 ]
 PAGES = sorted(path for pattern in RUN for path in DOCS.glob(pattern))
 WITH_COMMANDS = [*PAGES, *sorted(set(DOCS.glob("*.md")) - set(PAGES)), DOCS.parent / "README.md"]
+WITH_LINKS = [*WITH_COMMANDS, DOCS.parent / "CHANGELOG.md", DOCS.parent / "CONTRIBUTING.md"]
 # What a setting that is shown without its group may belong to.
 GROUPS = [
     ["data=pacs", "data.root=DATA", "backbone=resnet50"],
@@ -57,7 +58,8 @@ WITH_PYTHON = [path for path in PAGES if "python" in dict(blocks(path))]
 
 def commands(path):
     """The words after gga-train, in blocks and in the text, without comments and redirections."""
-    lines = [line for language, text in blocks(path) if not language for line in text.splitlines()]
+    shown = [text.replace("\\\n", "") for language, text in blocks(path) if not language]
+    lines = [line for text in shown for line in text.splitlines()]
     lines += re.findall(r"`(gga-train [^`]*)`", path.read_text().replace("\n", " "))
     for line in lines:
         words = shlex.split(line, comments=True) if line.startswith("gga-train") else []
@@ -118,6 +120,38 @@ def test_equivalents_are_settings():
             assert any(accepted(group, words) for group in GROUPS), span
         elif re.fullmatch(r"(algorithm|annealing|backbone|callbacks|data)(\.[a-z_]+)+", span):
             assert any(has(group, span) for group in GROUPS), span
+
+
+def anchors(path):
+    """What the headings of a page are called in links, by the rule of GitHub and MyST."""
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
+    return {re.sub(r"[^\w -]", "", title).strip().replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("path", WITH_LINKS, ids=name_of)
+def test_links_of_a_page_lead_somewhere(path):
+    """To a file of the repository, and to a heading where they name one."""
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not link.startswith(("http://", "https://", "mailto:")):
+            name, _, anchor = link.partition("#")
+            file = path.parent / name if name else path
+            assert file.exists(), link
+            assert not anchor or anchor in anchors(file), link
+
+
+def test_named_pages_exist():
+    """Code, settings and notebooks name pages as docs/NAME.md."""
+    root = DOCS.parent
+    folders = ("src", "conf", "benchmarks", "tools", "notebooks", ".github")
+    files = [file for folder in folders for file in (root / folder).rglob("*") if file.is_file()]
+    kinds = (".py", ".yaml", ".yml", ".md", ".ipynb", ".sh")
+    texts = [file for file in files if file.suffix in kinds]
+    named = {name for file in texts for name in re.findall(r"docs/[\w/-]+\.md", file.read_text())}
+    assert named
+    assert not {name for name in named if not (root / name).exists()}
 
 
 def accepted(group, words):

@@ -218,7 +218,7 @@ def test_the_document(place, tmp_path, monkeypatch, capsys):
             exec(block, names)
             assert capsys.readouterr().out
             continue
-        for line in block.splitlines():
+        for line in block.replace("\\\n", "").splitlines():
             words = shlex.split(re.split(r" [|>] ", line)[0])
             if words[0] == "gga-predict":
                 printed(capsys, *words[1:])
