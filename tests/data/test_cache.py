@@ -344,7 +344,7 @@ class TestProcesses:
         assert len(pickled) < 500
         assert_holds(pickle.loads(pickled), paths)
         DecodedCache.build(paths[1:], file, progress=False)
-        with pytest.raises(ValueError, match="built anew, of other images"):
+        with pytest.raises(ValueError, match="rebuilt from other images"):
             pickle.loads(pickled)
 
 

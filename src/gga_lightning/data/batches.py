@@ -30,7 +30,7 @@ def seed_hash(*values: Any) -> int:
 
 
 class Draw(NamedTuple):
-    """Which samples a training batch has, and where it stands."""
+    """Which samples a training batch has, and the batch's position in the training."""
 
     rows: dict[str, list[int]]
     epoch: int
@@ -38,7 +38,7 @@ class Draw(NamedTuple):
 
 
 class TrainSampler(DistributedSampler[Draw]):
-    """An endless sequence of draws with replacement, of which each pass gives as many as an epoch.
+    """An endless sequence of draws with replacement. A pass yields the draws of one epoch.
 
     A draw is a function of the seed, the domain, the epoch and the step in that epoch. A pass
     begins with the first draw that has not been trained on, so a training that is resumed within
@@ -61,15 +61,15 @@ class TrainSampler(DistributedSampler[Draw]):
         """Sets the sequence.
 
         Args:
-            weights: Domain name to how probable each of its samples is, shape ``(N,)``; or to N
-                alone, where all are alike.
+            weights: Domain name to the probability of each of its samples, shape ``(N,)``; or to N
+                alone if all are equally probable.
             steps: Batches in an epoch.
             batch_size: Samples of each domain in a process's batch.
             seed: Seed of the draws.
-            rank: This process's place.
-            ranks: How many processes there are.
-            progress: Gives the number of batches trained on so far and the number of batches in
-                an epoch. If None, a pass is the epoch given to :meth:`set_epoch`.
+            rank: This process's rank.
+            ranks: The number of processes.
+            progress: Returns the number of batches trained on so far and the number of batches
+                in an epoch. If None, a pass is the epoch given to :meth:`set_epoch`.
         """
         self._weights = weights
         self._progress = progress
@@ -92,7 +92,7 @@ class TrainSampler(DistributedSampler[Draw]):
         return self._shape[0]
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch; Lightning calls it.
+        """Sets the epoch. Lightning calls this method.
 
         Args:
             epoch: The epoch.
@@ -119,8 +119,8 @@ class TrainSampler(DistributedSampler[Draw]):
 class TrainBatches(Dataset[dict[str, Any]]):
     """Training batches of all domains.
 
-    What a sample's transform draws is a function of the seed, the rank and the batch's place: it
-    is the same in any worker process or in none, and after resuming.
+    The random numbers of a sample's transform depend on the seed, the rank and the batch's
+    position alone: they are the same in any worker process or in none, and after resuming.
     """
 
     def __init__(
@@ -139,11 +139,11 @@ class TrainBatches(Dataset[dict[str, Any]]):
             parts: Domain name to its samples.
             seed: Seed of all that is drawn.
             rank: This process's place.
-            shuffle: Whether to deal each batch's samples out to the domains at random.
-            views: Name to what makes a view of an input. A domain's samples are dealt out in
-                turn to itself and to a domain for each view, such as ``art/edges``.
-            views_mixed: Whether they stay in their domain instead, each as it is or as one of
-                the views, drawn at random.
+            shuffle: Whether to assign each batch's samples to the domains at random.
+            views: View name to the function that makes the view of an input. A domain's samples are
+                assigned in turn to itself and to one domain for each view, such as ``art/edges``.
+            views_mixed: Whether the samples stay in their domain instead. For each one, either
+                the original or one of the views is then drawn at random.
         """
         self._parts = parts
         self._seed = seed
@@ -189,7 +189,7 @@ def _view(sample: Any, maker: Callable[[Tensor], Tensor] | None) -> Any:
 
 
 class Transformed(Dataset[Any]):
-    """Samples with their inputs transformed, and their classes numbered in another way."""
+    """Samples with transformed inputs and, if needed, renumbered classes."""
 
     def __init__(
         self,
@@ -201,8 +201,8 @@ class Transformed(Dataset[Any]):
 
         Args:
             part: Samples, each a tuple that begins with input and target.
-            transform: Of an input; None for none.
-            numbers: The new number of each class; None for the old ones.
+            transform: The transform of an input; None to leave inputs unchanged.
+            numbers: The new number of each class; None to keep the old ones.
         """
         self._part = part
         self._numbers = numbers
@@ -227,9 +227,9 @@ class EvaluationSampler(DistributedSampler[int]):
         """Sets the share.
 
         Args:
-            size: How many samples there are.
-            rank: This process's place.
-            ranks: How many processes there are.
+            size: The number of samples.
+            rank: This process's rank.
+            ranks: The number of processes.
         """
         self._indices = range(rank, size, ranks)
 
@@ -242,7 +242,7 @@ class EvaluationSampler(DistributedSampler[int]):
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Generator[None]:
-    """Seeds torch, NumPy and Python on the CPU, and puts them back as they were."""
+    """Seeds torch, NumPy and Python on the CPU in the body, and restores their states after it."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPU too
     np.random.seed(seed)

@@ -1,4 +1,4 @@
-"""Decoded images on disk, mapped into memory: an epoch without a decoder, shared by all workers."""
+"""Decoded images on disk, mapped into memory: workers share them and decode nothing."""
 
 import contextlib
 import glob
@@ -27,32 +27,32 @@ __all__ = ["DecodedCache", "estimate"]
 
 PathLike = str | os.PathLike[str]
 
-_MAGIC = b"gga_lightning decoded cache 1\n\0\0"  # 32 bytes; the number goes up with the format
+_MAGIC = b"gga_lightning decoded cache 1\n\0\0"  # 32 bytes; the number changes with the format
 
 
 class DecodedCache:
     """The decoded images of a list of files, in one file that is mapped and never read whole.
 
-    ``cache[i]`` is what :func:`~gga_lightning.data.transforms.decode` makes of the i-th path, a
-    copy of its own out of the map. Processes that have the same cache open share its memory, and
-    it is the system's to drop. A pickled cache is its file's path and identity, so it goes to
-    workers however they start.
+    ``cache[i]`` is a copy of the image that :func:`~gga_lightning.data.decoding.decode` returns for
+    the i-th path. Processes that open the same cache share its memory, and the operating system
+    can free this memory at any time. A cache is pickled as its file's path and identity, and can
+    therefore be sent to workers, whichever way they are started.
 
-    The file appears under its name when it is complete and on the disk, never before: it is
-    written under another name in the same folder, flushed and renamed. It holds the identity of
-    what it was made from (paths within their common folder, sizes, times of change,
-    ``max_side``), and :meth:`build` makes it anew where that has changed. Of several processes
-    that build the same file one works and the others wait for it.
+    The cache is written under another name in the same folder, flushed to the disk, and renamed.
+    A file with the final name is therefore always complete. It holds the identity of its images
+    (paths relative to their common folder, sizes, times of change, ``max_side``). If the identity
+    has changed, :meth:`build` writes a new file. If several processes build the same file, one of
+    them works and the others wait for it.
 
     Attributes:
-        file: Where it lies.
+        file: The path of the cache file.
     """
 
     def __init__(self, file: PathLike) -> None:
         """Opens a cache that was built.
 
         Args:
-            file: Where it lies.
+            file: The path of the cache file.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -61,8 +61,8 @@ class DecodedCache:
         self.file = Path(file)
         self.identity, self._shapes = _read_head(self.file)
         self._starts = _starts(self._shapes)
-        # mmap and not a map that can be written to: that one counts as memory of the process,
-        # and the system refuses it beyond what the machine has
+        # read-only: a writable map counts as memory of the process, and the system refuses one
+        # that is larger than the machine's memory
         with self.file.open("rb") as opened:
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -76,17 +76,17 @@ class DecodedCache:
         max_side: int | None = None,
         domainbed: bool = False,
     ) -> "DecodedCache":
-        """Opens the cache of these files, having made it where it is missing or out of date.
+        """Opens the cache of these files. Builds it first if it is missing or out of date.
 
-        The images are decoded by a pool of threads, into a new file beside the old.
+        A pool of threads decodes the images into a new file beside the old one.
 
         Args:
             paths: The image files, in the order of the cache's indices.
-            file: Where the cache is to lie; its folder is made.
-            progress: Whether to say, on standard error, how large it will be and how far it is.
-            max_side: Pixels that the shorter side of a stored image has at most, for large
-                photographs; larger ones are resized, the aspect ratio kept. If None, all are
-                stored as they are.
+            file: The path of the cache file. Its folder is created if it does not exist.
+            progress: Whether to print the size of the cache and the progress on standard error.
+            max_side: Largest number of pixels of the shorter side of a stored image, for large
+                photographs. Larger images are resized and keep their aspect ratio. If None, all
+                images are stored unchanged.
             domainbed: As in :func:`gga_lightning.data.decoding.decode`.
 
         Returns:
@@ -94,8 +94,8 @@ class DecodedCache:
 
         Raises:
             ValueError: If there are no paths, ``max_side`` is less than 1, or a file is not an
-                image; it is named.
-            OSError: If a file cannot be read, or the disk has too little room.
+                image. The message names the file.
+            OSError: If a file cannot be read, or the disk has too little space.
         """
         if max_side is not None and max_side < 1:
             raise ValueError(f"`max_side` must be at least 1 or None, got {max_side}.")
@@ -112,7 +112,7 @@ class DecodedCache:
         with alone(Path(f"{file}.lock"), waits) as held:
             if held:
                 _delete_unfinished(file)
-            cache = cls._current(file, identity)  # another process may just have made it
+            cache = cls._current(file, identity)  # another process may just have built it
             if cache is None:
                 _make(names, file, identity, max_side, domainbed, progress)
                 cache = cls(file)
@@ -131,7 +131,7 @@ class DecodedCache:
         cache = cls(file)
         if cache.identity != identity:
             raise ValueError(
-                f"The cache {os.fspath(file)!r} was built anew, of other images, while a process "
+                f"The cache {os.fspath(file)!r} was rebuilt from other images while a process "
                 "that uses it was starting. Start again."
             )
         return cache
@@ -146,13 +146,13 @@ class DecodedCache:
         """Reads an image.
 
         Args:
-            index: Its place in the list of paths; a negative one counts from the end.
+            index: Its index in the list of paths. A negative index counts from the end.
 
         Returns:
             uint8 of shape ``(3, H, W)``, with the channels of a pixel side by side in memory.
 
         Raises:
-            IndexError: If there is no such place.
+            IndexError: If the index is out of range.
         """
         count = len(self)
         if not -count <= index < count:
@@ -165,7 +165,7 @@ class DecodedCache:
 def estimate(
     paths: Iterable[PathLike], *, max_side: int | None = None, domainbed: bool = False
 ) -> int:
-    """Tells how large a cache of these files would be, from their headers alone.
+    """Computes the size of a cache of these files from their headers, without decoding them.
 
     Args:
         paths: The image files.
@@ -176,15 +176,15 @@ def estimate(
         The cache file's size in bytes.
 
     Raises:
-        ValueError: If a file is not an image; it is named.
+        ValueError: If a file is not an image. The message names it.
         OSError: If a file cannot be read.
     """
     names = [os.fspath(path) for path in paths]
     return _size(_header_shapes(names, max_side, domainbed, progress=False))
 
 
-# The file: 32 bytes of magic, 32 of identity, 8 of count, the shapes (count rows of height and
-# width, int32), the pixels one image after the other, each row by row with three bytes a pixel
+# Layout of the file: 32 bytes of magic, 32 of identity, 8 of the count, the shapes (for each image
+# its height and width, int32), then the images, row by row with three bytes per pixel
 
 _Shapes = NDArray[np.int32]
 
@@ -194,7 +194,7 @@ def _head(identity: bytes, shapes: _Shapes) -> bytes:
 
 
 def _starts(shapes: _Shapes) -> NDArray[np.int64]:
-    """Where in the file each image begins."""
+    """Finds the offset of each image in the file."""
     sizes = 3 * shapes.astype(np.int64).prod(1)
     return len(_head(bytes(32), shapes)) + np.cumsum(sizes) - sizes
 
@@ -222,7 +222,7 @@ def _read_head(file: Path) -> tuple[bytes, _Shapes]:
 
 
 def _identity(paths: Sequence[str], max_side: int | None, domainbed: bool) -> bytes:
-    """A digest of the list and of the state of its files, wherever their folder lies."""
+    """Computes a digest of the files' names and states, independent of the folder's location."""
     if not paths:
         raise ValueError("`paths` must name at least one image file, got none.")
     absolute = [os.path.abspath(path) for path in paths]
@@ -236,7 +236,7 @@ def _identity(paths: Sequence[str], max_side: int | None, domainbed: bool) -> by
 
 
 def _delete_unfinished(file: Path) -> None:
-    """Deletes what killed processes left beside a cache file that is locked."""
+    """Deletes the partial files of killed processes. The caller holds the cache file's lock."""
     for unfinished in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
         unfinished.unlink()
 
@@ -255,16 +255,16 @@ def _make(
     if needed > free:
         raise OSError(
             f"The cache {os.fspath(file)!r} of {len(paths)} images needs {size}, and its disk has "
-            f"{free:,} free. Put it elsewhere, or store smaller images (`max_side`)."
+            f"{free:,} free. Choose another folder, or store smaller images (`max_side`)."
         )
-    part = f"{file}.{uuid.uuid4().hex}.part"  # not tempfile's, which others may not read
+    part = f"{file}.{uuid.uuid4().hex}.part"  # tempfile's files cannot be read by other users
     try:
         with open(part, "xb") as opened:
             if progress:
                 print(f"Decoding {len(paths)} images into {file}, {size}.", file=sys.stderr)
             fill = _filler(part, paths, shapes, max_side, domainbed)
             in_chunks(fill, len(paths), "Decoding", progress)
-            opened.write(_head(identity, shapes))  # the last to be written: what has it is whole
+            opened.write(_head(identity, shapes))  # written last: a file with a head is complete
             opened.flush()
             os.fsync(opened.fileno())
         _publish(part, file)
@@ -277,12 +277,12 @@ def _make(
 def _filler(
     part: str, paths: Sequence[str], shapes: _Shapes, max_side: int | None, domainbed: bool
 ) -> Callable[[range], None]:
-    """What decodes some of the images, each to its own place in the file."""
+    """Makes the function that decodes some of the images into the file, each at its offset."""
     starts = _starts(shapes)
     read = partial(decode, domainbed=True) if domainbed else decode
 
     def fill(chunk: range) -> None:
-        with open(part, "r+b") as opened:  # each thread its own, with a position of its own
+        with open(part, "r+b") as opened:  # one for each thread, since each needs its own position
             for index in chunk:
                 height, width = shapes[index].tolist()
                 image = read(paths[index])
@@ -306,7 +306,7 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def _publish(part: str, file: Path) -> None:
-    """Renames, and sees to it that the name too outlives a crash of the machine."""
+    """Renames the file, and syncs the folder so that the name survives a crash of the machine."""
     os.replace(part, file)
     if os.name == "posix":
         folder = os.open(file.parent, os.O_RDONLY)

@@ -45,7 +45,7 @@ DATASETS: tuple[Kind, ...] = (
     ColoredMNIST,
     Sentiment,
 )
-OWN = ("folders", "table")  # what a user's own images are called, as in data=folders
+OWN = ("folders", "table")  # the name for a user's own images, as in data=folders
 _ROOT = "the folder that holds all data sets, as data.root of gga-train"
 _SHOWN = 20  # faults named, and groups of duplicates
 _PARTS = "the training and the validation part of split seed {seed}"
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Those of the command line; the process's own if None.
 
     Returns:
-        The exit status, 0 if all that was asked for was done.
+        The exit status, 0 if everything that was asked for was done.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -163,7 +163,7 @@ def _list(output: Console) -> int:
 
 
 def _plain_table(*columns: str) -> Table:
-    """A table without lines, which leaves more of a narrow terminal for words."""
+    """Makes a table without lines, which leaves more of a narrow terminal for text."""
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.columns[0].no_wrap = True
     return table
@@ -206,7 +206,7 @@ def _report(
     output: Console,
     facts: Benchmark | None = None,
 ) -> int:
-    """Prints what was found in a data set; one of the user's own if there are no facts."""
+    """Prints what was found in a data set. Without ``facts`` it is a user's own."""
     own = facts is None
     digests: list[bytes | None] = []
     paths = [path for pairs in survey.files.values() for path, _ in pairs]

@@ -1,4 +1,4 @@
-"""Image files to bytes."""
+"""Decodes image files to tensors of bytes."""
 
 import os
 import struct
@@ -74,7 +74,7 @@ def inspect(source: PathLike | bytes, *, domainbed: bool = False) -> tuple[Tenso
         domainbed: As in :func:`decode`.
 
     Returns:
-        The image, decoded as far as possible, and what is damaged about the file, or None.
+        The image, decoded as far as possible, and a description of the damage, or None.
 
     Raises:
         ValueError: If nothing can be decoded, and as in :func:`decode`.
@@ -132,7 +132,7 @@ def image_size(path: PathLike, *, domainbed: bool = False) -> tuple[int, int]:
 
 
 def decode_image(image: Image.Image, *, domainbed: bool = False) -> Tensor:
-    """Does to an open PIL image what :func:`decode` does to a file that holds it.
+    """Converts an open PIL image as :func:`decode` converts a file.
 
     An image of mode I or F that is not from a file is scaled by its largest value: from
     [0, 1] (mode F only) or [0, 255] or, for mode I, from 16 or 31 bits, whichever holds it first.
@@ -157,7 +157,7 @@ def decode_image(image: Image.Image, *, domainbed: bool = False) -> Tensor:
 
 
 class _Refused(ValueError):
-    """An intact image that cannot be used; the text says why, and what to do."""
+    """An image is intact but cannot be used. The message says why, and what to do."""
 
 
 def _name(source: PathLike | bytes, size: int) -> str:

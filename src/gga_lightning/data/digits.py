@@ -19,29 +19,29 @@ Shift = Callable[[Tensor, Tensor, Random], tuple[Tensor, Tensor]]
 
 
 class Digits:
-    """1,797 images of 8x8 pixels in [0, 1], dealt out to the domains, each with its own shift.
+    """1,797 images of 8x8 pixels in [0, 1], divided among domains that each have their own shift.
 
     The images are permuted by the seed and cut into as many equal parts as there are domains,
     so that no image appears in two of them.
 
     ``rotation``
-        Six domains: turned by 0, 15, 30, 45, 60, 75 degrees, bilinear, not resized. The setting
-        of RotatedMNIST.
+        Six domains: rotated by 0, 15, 30, 45, 60 and 75 degrees with bilinear interpolation, at
+        the same size. This is the setting of RotatedMNIST.
     ``style``
         Five domains: plain, inverted, blurred (Gaussian of deviation 1), noisy (N(0, 0.4)),
         striped (every other column bright).
     ``shortcut``
-        Three domains. To the 64 pixels come three slots of ten inputs. ``first`` and ``second``
-        write the class, one-hot, into the slot of their own with probability 0.9, else a class at
-        random, and leave the others zero; ``random`` writes a class at random into all three.
-        Each source thus has a cue of its own that is worthless elsewhere.
+        Three domains. Three slots of ten inputs follow the 64 pixels. ``first`` and ``second``
+        each write a one-hot class into a slot of their own: the image's class with probability
+        0.9, else a random one. Their other slots are zero. ``random`` writes random classes into
+        all three slots. Each source therefore has its own cue, which is useless in the others.
     ``texture``
-        Three domains: the digit plus half a smooth pattern, one of ten, the class's own with
-        probability 0.9, 0.7 and 0.1, else one at random.
+        Three domains: the digit plus half of one of ten smooth patterns. It is the pattern of
+        the image's class with probability 0.9, 0.7 and 0.1, else a random one.
     ``colour``
         Three domains and two classes, after ColoredMNIST (Arjovsky et al., 2019): the label is
-        whether the digit is 5 or more, flipped with probability 0.25; the image lies in the
-        channel of the label, that flipped with probability 0.1, 0.2 and 0.9.
+        whether the digit is 5 or more, flipped with probability 0.25. The image is written
+        into the channel of the label, which is flipped again with probability 0.1, 0.2 or 0.9.
 
     Attributes:
         name: ``"digits-"`` and the shift.
@@ -65,7 +65,7 @@ class Digits:
 
         Args:
             shift: ``"rotation"``, ``"style"``, ``"shortcut"``, ``"texture"`` or ``"colour"``.
-            seed: Seed of the permutation and of what the shift draws.
+            seed: Seed of the permutation and of the shift's random numbers.
 
         Raises:
             ValueError: If there is no such shift.
@@ -149,7 +149,7 @@ def _colour(flip: float) -> Shift:
 
 
 def _mostly(targets: Tensor, probability: float, classes: int, random: Random) -> Tensor:
-    """The target with that probability, else a class at random."""
+    """Keeps each target with this probability, and replaces the others by random classes."""
     keep = torch.from_numpy(random.random(len(targets)) < probability)
     return torch.where(keep, targets, torch.from_numpy(random.integers(0, classes, len(targets))))
 

@@ -14,12 +14,12 @@ _HOLDOUT = 0.2  # the default of DomainDataModule
 def find_duplicates(
     listed: Listed, digests: Sequence[bytes | None], *, split_seed: int = 0
 ) -> dict[str, list[list[str]]]:
-    """Finds images that are there more than once.
+    """Finds images that a data set contains more than once.
 
     Args:
         listed: Domain name to (path, class name) of each image.
-        digests: A digest of the pixels of each image, domain by domain; None for those that do
-            not count.
+        digests: A digest of the pixels of each image, domain by domain; None for images to
+            ignore.
         split_seed: Seed of the split whose training and validation parts are compared.
 
     Returns:
@@ -48,7 +48,7 @@ def find_duplicates(
 
 
 def _groups(digests: Sequence[bytes | None]) -> Iterator[list[int]]:
-    """The indices of digests that are there twice or more."""
+    """Finds the indices of digests that occur at least twice."""
     known = [index for index, digest in enumerate(digests) if digest is not None]
     known.sort(key=lambda index: digests[index] or b"")
     for _, equal in groupby(known, key=lambda index: digests[index]):

@@ -1,4 +1,4 @@
-"""Emoji in five drawing styles, embedded: pictures with a real domain shift, at hand anywhere."""
+"""Emoji in five drawing styles: embedded pictures with a real domain shift."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ class EmojiStyle(TensorDataset):
     def __init__(
         self, images: Tensor, targets: Tensor, groups: Sequence[str], labels: Sequence[str]
     ) -> None:
-        """Takes the pictures.
+        """Stores the pictures.
 
         Args:
             images: See the attributes.

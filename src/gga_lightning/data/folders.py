@@ -1,4 +1,4 @@
-"""Anybody's images: folders of domains of classes, or a list of files."""
+"""Data sets of users' own image files, in folders or in a list."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ __all__ = ["DomainImages", "ImageFolders", "ListedImages"]
 
 
 class DomainImages(Dataset[tuple[Tensor, int]]):
-    """The images of a domain, decoded when they are asked for.
+    """The images of a domain, which are decoded on access.
 
     Attributes:
         targets: Each image's class.
@@ -43,7 +43,7 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
         groups: Sequence[str] | None = None,
         domainbed: bool = False,
     ) -> None:
-        """Takes note of the files.
+        """Stores the list of the files.
 
         Args:
             paths: The files.
@@ -51,7 +51,7 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
             groups: Their groups.
             domainbed: As in :func:`gga_lightning.data.decoding.decode`.
         """
-        # as one array, which worker processes share, and not as objects, which each would copy
+        # one array, which worker processes share; each of them would copy a list of objects
         self._paths = np.array([os.fsencode(path) for path in paths])
         self.targets = np.array(targets, dtype=np.int64)
         self.groups = None if groups is None else np.array(groups)
@@ -72,7 +72,7 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
             The image, uint8, shape ``(3, height, width)``, and its class.
 
         Raises:
-            ValueError: If the file cannot be decoded; see
+            ValueError: If the file cannot be decoded, see
                 :func:`gga_lightning.data.decoding.decode`.
         """
         if self._cache is not None:
@@ -107,7 +107,7 @@ class DomainImages(Dataset[tuple[Tensor, int]]):
 
 
 class ListedImages:
-    """Domains of image files: what the two ways to list them share.
+    """The base class of data sets of image files, listed by folders or by a table.
 
     Example:
         >>> from gga_lightning.data import ImageTable
@@ -135,7 +135,7 @@ class ListedImages:
         device_colours: bool = False,
         cache: str | Path | None = None,
     ) -> None:
-        """Takes what a subclass has listed, with the arguments of :class:`ImageFolders`."""
+        """Makes the domains from a subclass's list, with the arguments of :class:`ImageFolders`."""
         check_faulty(faulty)
         if image_size < 1:
             raise ValueError(f"`image_size` must be at least 1, got {image_size}.")
@@ -179,8 +179,8 @@ class ImageFolders(ListedImages):
     """Images in folders, ``root/domain/class/image``, such as the field's benchmarks.
 
     Classes are the union over the domains, in alphabetical order: a domain that lacks some keeps
-    the others' indices. Within a domain the order is that of class and path, as in DomainBed, so
-    that splits are its splits. Names of classes and domains are plain
+    the others' indices. Within a domain, images are sorted by class and path as in DomainBed, so
+    that the splits equal DomainBed's. Names of classes and domains are plain
     (:func:`gga_lightning.data.names.plain_name`): folders whose names differ only in spaces or in
     their Unicode form are one class.
 
@@ -190,12 +190,12 @@ class ImageFolders(ListedImages):
     damaged are left out too. Orientations in EXIF data are applied.
 
     Attributes:
-        name: What the data are called in results.
+        name: The data set's name in results.
         domains: Domain name to its images.
         classes: The classes' names.
-        num_classes: How many there are.
+        num_classes: The number of classes.
         input_shape: ``(3, image_size, image_size)``.
-        train_transform: What turns a decoded image into a training input.
+        train_transform: Turns a decoded image into a training input.
         eval_transform: The same for evaluation.
 
     Example:
@@ -229,7 +229,7 @@ class ImageFolders(ListedImages):
         Args:
             root: The folder of the domains' folders.
             domains: The domains' names, in order; all of them, sorted, if None.
-            name: What the data are called; the root's name if None.
+            name: The data set's name; the root's name if None.
             group: A regular expression that finds in each file's name which object, patient or
                 scene the image shows, so that :class:`DomainDataModule` splits by these: its
                 first parenthesis, such as ``"(.+)_"`` for ``dog17_left.jpg``, or without one all
@@ -237,8 +237,9 @@ class ImageFolders(ListedImages):
             image_size: Height and width of an input.
             faulty: What to do where something does not belong or cannot be read: ``"stop"`` with
                 an error, or ``"leave_out"`` with a warning.
-            as_uint8: Whether inputs are integers from 0 to 255, a quarter of the memory, which
-                :class:`DomainDataModule` normalizes on the device, instead of normalized floats.
+            as_uint8: Whether inputs are integers from 0 to 255 instead of normalized floats. They
+                need a quarter of the memory, and :class:`DomainDataModule` normalizes them on the
+                device.
             augment: Whether training inputs are augmented; see
                 :class:`gga_lightning.data.transforms.TrainTransform`.
             device_colours: Whether colours are augmented a batch at a time on the device, where
@@ -282,7 +283,7 @@ def _cache_name(source: str | Path, name: str, domain: str) -> str:
 
 
 class _Then:
-    """One function after the other. A class, since worker processes must be able to pickle it."""
+    """Applies functions one after the other. It is a class because workers must unpickle it."""
 
     def __init__(
         self, first: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor] | None

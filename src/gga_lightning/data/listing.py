@@ -1,4 +1,4 @@
-"""Which images are in folders, which cannot be read, and what does not belong there."""
+"""Lists the images in folders, and reports files that do not belong there or cannot be read."""
 
 import hashlib
 import os
@@ -32,7 +32,8 @@ def list_folders(root: Path, domains: Sequence[str] | None = None) -> tuple[List
         domains: Names of the domains; all that hold images, sorted, if None.
 
     Returns:
-        Domain name to (path, class name) of each image, and what does not belong, a line each.
+        Domain name to (path, class name) of each image; and one line for each thing that does not
+        belong there.
 
     Raises:
         ValueError: If the root or a chosen domain is not a folder, or is chosen twice.
@@ -85,7 +86,7 @@ def examine(
         domainbed: As in :func:`gga_lightning.data.decoding.decode`.
 
     Yields:
-        For each a digest of the pixels, None if there are none, and what is wrong, or None.
+        For each image a digest of its pixels, None if it has none; and what is wrong, or None.
     """
 
     def one(path: str) -> tuple[bytes | None, str | None]:
@@ -120,7 +121,7 @@ class _Reader:
         self.problems.append(f"{path[len(self.root) :].lstrip(os.sep)}: {problem}")
 
     def read(self, place: str, above: _Above) -> tuple[list[str], list[str], _Above]:
-        """The names of a folder's subfolders and files, and this folder with those above it."""
+        """Lists a folder's subfolders and files by name, and this folder with those above it."""
         folders: list[str] = []
         files: list[str] = []
         try:
@@ -180,7 +181,7 @@ class _Reader:
         found: list[str] = []
         for place in sorted(read):
             for name in read[place]:
-                path = os.path.join(place, name)  # of a million, for which Path is too slow
+                path = os.path.join(place, name)  # Path is too slow for a million files
                 if name.lower().endswith(IMG_EXTENSIONS):
                     found.append(path)
                 else:

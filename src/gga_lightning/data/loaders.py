@@ -1,4 +1,4 @@
-"""What a data set with several domains is, and how its samples come to be evaluated."""
+"""The protocol of data sets with several domains, and the base class of their data modules."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, Protocol, cast
@@ -40,9 +40,9 @@ class DomainDataset(Protocol):
     labels, values or classes of pixels.
 
     Attributes:
-        name: What it is called in results.
+        name: Its name in results.
         domains: Domain name to its samples, pairs (input, target); targets are integers.
-        num_classes: How many classes the targets have.
+        num_classes: The number of classes.
         input_shape: Shape of one input.
 
     Example:
@@ -71,16 +71,16 @@ class DomainDataset(Protocol):
 
 
 class DomainLoaders(LightningDataModule):
-    """What data modules of domains share: their facts, evaluation loaders, images to floats.
+    """Base class of data modules with domains: attributes, evaluation loaders, normalization.
 
     Attributes:
         name: The data set's name.
         domains: The names of all domains, in order.
         classes: The classes' names, in the order of their targets.
-        num_classes: How many classes there are.
+        num_classes: The number of classes.
         input_shape: Shape of one input.
-        class_numbers: The number that evaluation batches have for each class, for a model that
-            numbers them in another way; None for the data set's own.
+        class_numbers: The number of each class in evaluation batches, for a model that numbers
+            the classes in another order; None to keep the data set's numbers.
 
     Example:
         >>> from gga_lightning.data import DomainDataModule, Toy
@@ -147,7 +147,7 @@ class DomainLoaders(LightningDataModule):
 
         Args:
             part: ``"val"``, ``"test"``, ``"oracle"`` or ``"seen"``.
-            count: How many at most.
+            count: The largest number of images.
 
         Returns:
             uint8 of shape ``(N, 3, height, width)``, and their classes, shape ``(N,)``; None
@@ -164,7 +164,7 @@ class DomainLoaders(LightningDataModule):
         return images, torch.tensor([int(target) for _, target, *_ in samples])
 
     def to_inputs(self, images: Tensor, module: object) -> Tensor:
-        """Normalizes integer images as a module wants them.
+        """Normalizes integer images as a module expects them.
 
         Args:
             images: uint8 of shape ``(N, 3, height, width)``, on any device.
@@ -199,7 +199,7 @@ class DomainLoaders(LightningDataModule):
         return self._fitted or getattr(self._dataset, kind, None)
 
     def _to_floats(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turns integer images into floats, on the device, as the featurizer wants them."""
+        """Turns integer images into floats on the device, as the featurizer expects them."""
         trainer = self.trainer
         module = trainer and trainer.lightning_module
         transform = getattr(self._dataset, "device_transform", None)

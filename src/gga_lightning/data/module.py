@@ -29,12 +29,12 @@ _SEEDS = 2**32  # how many there are, for NumPy and Lightning
 
 
 class DomainDataModule(DomainLoaders):
-    """Leaves domains out for the test and trains on the others, by the field's protocol.
+    """Holds domains out for the test and trains on the others, by the field's protocol.
 
     Every domain is split at random in two. Of a source domain the larger part trains and the
-    smaller one validates (training-domain validation). Of a test domain the larger part is what
-    is reported, and the smaller one serves the oracle selection alone, so that the reported
-    samples never select. The parts equal those of DomainBed, index for
+    smaller one validates (training-domain validation). Of a test domain the larger part is
+    reported, and the smaller one serves only the oracle selection. The reported samples
+    therefore never take part in a selection. The parts equal those of DomainBed, index for
     index, for the same order of samples, ``split_seed`` being its trial seed.
 
     Where the domains have ``groups`` (the object, patient or scene that each sample shows), whole
@@ -45,8 +45,8 @@ class DomainDataModule(DomainLoaders):
 
     Training batches are ``{source domain: (inputs, targets)}``. Samples are drawn with
     replacement, as in DomainBed. The n-th training batch is a function of the seed and n alone.
-    On several processes, each draws its share of a batch that is as many times as large. What
-    transforms draw depends on the seed, the batch's place and the process, not on
+    With n processes, each draws its share of a batch that is n times as large. The random
+    numbers of transforms depend on the seed, the batch's position and the process, but not on
     ``num_workers``.
 
     A training that is resumed from a checkpoint therefore gets the batches of the uninterrupted
@@ -72,7 +72,7 @@ class DomainDataModule(DomainLoaders):
         source_domains: Names of the domains trained on.
         test_domains: Names of the domains held out.
         classes: The classes' names, in the order of their targets.
-        num_classes: How many classes there are.
+        num_classes: The number of classes.
         input_shape: Shape of one input.
         split_seed: The seed of the splits.
     """
@@ -115,18 +115,18 @@ class DomainDataModule(DomainLoaders):
             balance_classes: Whether each class of a domain is drawn as often as any other.
             augment_validation: Whether the source domains' validation samples are augmented like
                 training samples, as in DomainBed (not in SWAD's and GGA's).
-            shuffle_domains: Whether to deal the samples of each training batch out to the source
-                domains at random, anew in every batch: the control that tells whether the
-                domains matter to an algorithm at all.
+            shuffle_domains: Whether to assign the samples of each training batch to the source
+                domains at random. This control shows whether the domains matter to an algorithm
+                at all.
             views: Other views of the training images, of ``"edges"`` (dark lines on white, by
                 the Sobel gradient), ``"gray"`` and ``"gradient_map"`` (how steeply the brightness
                 changes, equalized); see :mod:`gga_lightning.data.views`. They are made of the
                 augmented images. Evaluation has no views.
-            views_as: ``"domains"``: a source domain's batch is dealt out in turn to the
+            views_as: ``"domains"``: a source domain's samples are assigned in turn to the
                 domain and to its views, which are domains of their own (``art``,
                 ``art/edges``), so that algorithms and callbacks compare views too.
-                ``"augmentation"``: domains stay as they are, and each image is drawn to be
-                itself or one of its views, all equally probable.
+                ``"augmentation"``: the domains stay the same. For each image, the original or
+                one of its views is drawn, all equally probable.
             pseudo_domains: If given and not 0, a number of groups into which the training images
                 of all source domains together are divided by style, by ``split_seed``; see
                 :func:`gga_lightning.data.pseudo.style_clusters`. They take the place of the source
@@ -213,7 +213,7 @@ class DomainDataModule(DomainLoaders):
         )
         transform = self._transform("train_transform")
         samples = {name: Transformed(part, transform) for name, part in parts.items()}
-        # without a trainer there is nothing to tell the loader where to continue
+        # without a trainer, the loader cannot know where to continue
         kind = LazyLoader if self.trainer is None else ResumableLoader
         return kind(
             TrainBatches(
@@ -267,7 +267,7 @@ class DomainDataModule(DomainLoaders):
     def _find_views(
         self, views: Sequence[str], views_as: str
     ) -> dict[str, Callable[[Tensor], Tensor]]:
-        """What makes each view, after checking that it can."""
+        """Finds the function of each view, after checking that views are possible."""
         if views_as not in ("domains", "augmentation"):
             raise ValueError(f"`views_as` must be 'domains' or 'augmentation', got {views_as!r}.")
         chosen = list(views)
@@ -287,7 +287,7 @@ class DomainDataModule(DomainLoaders):
         return {name: VIEWS[name] for name in chosen}
 
     def _weights(self, part: Dataset[Any]) -> int | Tensor:
-        """How probable each sample is: where all are alike, their number."""
+        """Finds the probability of each sample; their number if all are equally probable."""
         if not self._balance_classes:
             return len(cast(Sized, part))
         targets = torch.as_tensor(targets_of(part, "balance_classes"))
@@ -301,7 +301,7 @@ class DomainDataModule(DomainLoaders):
 
 
 def check_seed(name: str, value: Any) -> None:
-    """Refuses what is not a seed.
+    """Raises an error if a value is not a seed.
 
     Args:
         name: The argument's or setting's name, for the message.
@@ -338,7 +338,7 @@ def _find(names: list[str], chosen: str | int | Sequence[str | int]) -> list[str
 
 
 def _find_one(names: list[str], entry: object) -> str:
-    """The domain of a name or of an index; a name comes before an index."""
+    """Finds the domain of a name or an index. Names take precedence."""
     if isinstance(entry, str | Integral) and not isinstance(entry, bool):
         text = plain_name(str(entry))
         alike = [name for name in names if str(entry) == name]

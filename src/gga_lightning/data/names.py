@@ -1,4 +1,4 @@
-"""Names that people gave to classes, domains and folders: compared, and made into file names."""
+"""Compares names of classes, domains and folders, and turns names into file names."""
 
 import hashlib
 import unicodedata

@@ -1,4 +1,4 @@
-"""What makes a resumed training of a data module equal the uninterrupted one."""
+"""Makes a resumed training with a data module equal the uninterrupted one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ class LazyLoader(DataLoader[Any]):
 
 
 class ResumableLoader(LazyLoader):
-    """A loader whose batches continue where a checkpoint was saved.
+    """A loader whose batches continue from the step of a checkpoint.
 
     Lightning recognizes such loaders by the methods ``state_dict`` and ``load_state_dict``, and
     warns about others when a training is resumed within an epoch. There is no state to save: the
@@ -50,7 +50,7 @@ class ResumableLoader(LazyLoader):
 
 
 def training_progress(trainer: Trainer, batches: int) -> tuple[int, int]:
-    """Tells how far a training is.
+    """Determines how far a training has come.
 
     Args:
         trainer: The trainer.

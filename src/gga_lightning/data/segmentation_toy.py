@@ -120,7 +120,7 @@ def _paint(mask: Mask, change: Callable[[Mask, Array, Random], Array], random: R
 
 
 def _targets(masks: Tensor, task: str) -> Tensor:
-    """What a task predicts of the masks, shape (N, 32, 32)."""
+    """Computes a task's targets from masks of shape (N, 32, 32)."""
     if task == "segmentation":
         return masks
     if task == "regression":

@@ -1,7 +1,7 @@
-"""Which samples train: splits by sample, as DomainBed's, or by group.
+"""Splits domains into parts: by sample, as DomainBed does, or by group.
 
-A group is what several samples show, such as an object, a patient or a scene. It is in the training
-part or not, as a whole.
+A group is an object, a patient or a scene that several samples show. All samples of a group are in
+the training part, or none of them is.
 """
 
 import os
@@ -62,7 +62,7 @@ def split_domains(
                 f"Domain {domain!r} has {size} samples, too few to split off a share of "
                 f"`holdout_fraction={fraction}`{'' if groups is None else ' of their groups'}."
             )
-        # arrays, which worker processes share; of lists each would copy every number
+        # arrays, which worker processes share; each of them would copy a list
         indices: Any = np.array(chosen)
         found[part] = Subset(domains[domain], indices)
     return found
@@ -108,14 +108,14 @@ def targets_of(dataset: Dataset[Any], needed_by: str) -> Any:
 
 
 def _strata(targets: Any) -> Any:
-    """The classes within which groups are drawn; one class for targets that are none."""
+    """Finds the classes within which groups are drawn; one class if the targets are no classes."""
     found = np.asarray(targets)
     classes = found.ndim == 1 and np.issubdtype(found.dtype, np.integer)
     return targets if classes else np.zeros(len(found), np.int64)
 
 
 class GroupPattern:
-    """Finds in a file's name what it shows, by a regular expression."""
+    """Finds the group of a file in its name, by a regular expression."""
 
     def __init__(self, pattern: str) -> None:
         """Reads the expression; raises a ValueError if it is none."""

@@ -25,8 +25,8 @@ class ImageTable(ListedImages):
     :class:`gga_lightning.data.DomainDataModule` splits by these.
 
     Domains come in the order in which the file first names them, classes in alphabetical order,
-    images in the file's order. Attributes and the reading of files and names as in
-    :class:`gga_lightning.data.ImageFolders`.
+    images in the file's order. Attributes are those of
+    :class:`gga_lightning.data.ImageFolders`, which also reads files and names in the same way.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -59,9 +59,9 @@ class ImageTable(ListedImages):
         Args:
             file: The CSV file, with a header; see :func:`gga_lightning.data.table.list_table`.
             root: What paths are relative to; the file's folder if None.
-            name: What the data are called; the file's name if None.
+            name: The data set's name; the file's name if None.
             image_size: See :class:`gga_lightning.data.ImageFolders`.
-            faulty: See :class:`gga_lightning.data.ImageFolders`. Here it is also about rows: those
+            faulty: See :class:`gga_lightning.data.ImageFolders`. Here it also applies to rows
                 without a file, label, domain or group, or with the file of an earlier row.
             as_uint8: See :class:`gga_lightning.data.ImageFolders`.
             augment: See :class:`gga_lightning.data.ImageFolders`.
@@ -145,7 +145,7 @@ def list_table(
 
 
 def _problem(base: Path, path: str, label: str, domain: str, seen: _Seen, line: int) -> str | None:
-    """What is wrong with a row; if nothing is, its file is added to those seen."""
+    """Finds what is wrong with a row. If nothing is, adds its file to those seen."""
     for name, cell in (("path", path), ("label", label), ("domain", domain)):
         if not cell:
             return f"no {name}"

@@ -1,4 +1,4 @@
-"""Work that a pool of threads does, with a progress bar."""
+"""Lets a pool of threads do work, with a progress bar."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Points in the plane, each domain shifted along the axis that says nothing of the class."""
+"""Points in the plane, with domains that are shifted along the axis without class information."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ __all__ = ["Toy"]
 class Toy:
     """Three domains of points in the plane.
 
-    The first coordinate tells the class, N(-0.6, 0.3) or N(0.6, 0.3) (mean, standard deviation);
-    the second the domain, N(mu, 0.2) with mu 0 in ``centre``, ``gap`` in ``right`` and ``-gap``
-    in ``left``. The setting is that of the GGA paper's Figure 1.
+    The first coordinate tells the class, N(-0.6, 0.3) or N(0.6, 0.3) (mean, standard deviation).
+    The second one tells the domain, N(mu, 0.2) with mu 0 in ``centre``, ``gap`` in ``right`` and
+    ``-gap`` in ``left``. The setting is that of the GGA paper's Figure 1.
 
     For regression, the target of the same points is a number y with x the first coordinate::
 
@@ -49,8 +49,8 @@ class Toy:
 
         Args:
             gap: Distance between the domains' means.
-            points: How many points the three domains have; the last, held out by default, has
-                the most, for a steadier test.
+            points: The numbers of points of the three domains. The last one, which is held out by
+                default, has the most, so that the test accuracy varies less.
             seed: Seed of the draws.
             task: The targets: ``"classification"`` or ``"regression"``.
 

@@ -1,4 +1,4 @@
-"""The field's image transforms on bytes: uint8 images, augmented, normalized at the end.
+"""The field's image transforms for uint8 images, which are normalized at the end.
 
 Images are uint8 tensors of shape ``(3, H, W)`` in [0, 255] from the decoder to the device, a
 quarter of the memory of floats, and are normalized a batch at a time by :func:`to_float`.
@@ -35,11 +35,11 @@ _GREY = 0.1
 
 
 class TrainTransform:
-    """The field's augmentation: a random crop, a flip, colours jittered, now and then grey.
+    """The field's augmentation: a random crop, a random flip, colour jitter and random greyscale.
 
-    A :class:`CropTransform` and a :class:`ColourTransform`, one after the other. The draws are
-    those that torchvision's classes make from the same state of torch's global generator, in the
-    order of DomainBed, and the image is theirs up to a few grey levels.
+    A :class:`CropTransform` and a :class:`ColourTransform`, one after the other. They draw
+    the same random numbers as torchvision's classes, in the order of DomainBed, and return the
+    same images up to a few grey levels.
 
     Source: DomainBed, ``MultipleEnvironmentImageFolder``.
 
@@ -90,7 +90,7 @@ class _Resizing:
 
 
 class CropTransform(_Resizing):
-    """The geometry of :class:`TrainTransform`, for the worker where colours are the device's.
+    """The geometry of :class:`TrainTransform`, for workers that leave the colours to the device.
 
     RandomResizedCrop (area 0.7 to 1, aspect ratio 3/4 to 4/3, bilinear with antialiasing), then
     RandomHorizontalFlip (probability 0.5).
@@ -111,14 +111,14 @@ class CropTransform(_Resizing):
 
 
 class ColourTransform:
-    """The colours of :class:`TrainTransform`: of one image, or of a batch on any device.
+    """The colours of :class:`TrainTransform`, for one image or for a batch on any device.
 
     ColorJitter (brightness, contrast and saturation by a factor in 0.7 to 1.3, hue by up to 0.3
     of a turn, in random order), then RandomGrayscale (probability 0.1). Each image of a batch
-    has its own draws, those that it would have alone.
+    has its own random numbers, the same as without the others.
 
-    Values are kept as floats between the steps and are cut to bytes once, at the end, where
-    torchvision and PIL cut after each step: nothing else differs, and it is a grey level a step.
+    Values stay floats between the steps and are rounded to bytes at the end, whereas torchvision
+    and PIL round after each step. The results differ by up to one grey level for each step.
     """
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -133,13 +133,13 @@ class ColourTransform:
         if images.ndim == 3:
             return _colour_one(images, _draw_colours())
         draws = [_draw_colours() for _ in images]
-        if images.device.type == "cpu":  # one by one: an image fits a core's cache, a batch none
+        if images.device.type == "cpu":  # one by one: only one image fits into a core's cache
             return torch.stack(list(map(_colour_one, images, draws)))
         return _colour_batch(images, draws)
 
 
 class EvalTransform(_Resizing):
-    """Resizes both sides, bilinear with antialiasing: no crop, the aspect ratio not kept.
+    """Resizes to a square, bilinear with antialiasing, without a crop or the aspect ratio.
 
     Example:
         >>> EvalTransform(32)(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape
@@ -161,7 +161,7 @@ class EvalTransform(_Resizing):
 def to_float(
     images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """Normalizes images: divides by 255, takes the mean off and divides by the deviation.
+    """Normalizes images: divides by 255, subtracts the mean and divides by the deviation.
 
     Args:
         images: uint8 of shape ``(3, H, W)`` or ``(N, 3, H, W)``, on any device.
@@ -174,8 +174,8 @@ def to_float(
     scale = 1 / (255 * torch.tensor(std).view(3, 1, 1))
     offset = -255 * torch.tensor(mean).view(3, 1, 1) * scale
     if images.device.type == "cpu":
-        # by numpy and so by one thread: several of torch's wait for one another, a time slice
-        # of the system each time, where workers hold all cores
+        # by NumPy, which uses one thread: where workers keep all cores busy, torch's threads
+        # would wait for one another
         floats = np.multiply(images.numpy(), scale.numpy())
         floats += offset.numpy()
         return torch.from_numpy(floats)
@@ -236,7 +236,7 @@ def _colour_one(image: Tensor, draw: _Colours) -> Tensor:
 
 
 def _colour_batch(images: Tensor, draws: list[_Colours]) -> Tensor:
-    """Each step of each place in the order, for the images that have it there."""
+    """Lists the steps in their order, with the images that take each step at this position."""
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
     factors = torch.tensor([draw.factors for draw in draws]).to(images.device)[..., None, None]
     for place in range(len(_STEPS)):

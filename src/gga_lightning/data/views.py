@@ -1,4 +1,4 @@
-"""Views of a picture: the same thing shown by its edges, its gradient, or without colours."""
+"""Views of a picture: its edges, its gradient, or the picture without colours."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -42,7 +42,7 @@ def edges(image: Tensor) -> Tensor:
 
 
 def gray(image: Tensor) -> Tensor:
-    """Takes the colours off a picture.
+    """Removes the colours of a picture.
 
     Args:
         image: uint8 of shape ``(3, H, W)`` or ``(N, 3, H, W)``.

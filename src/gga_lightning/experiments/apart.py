@@ -1,4 +1,4 @@
-"""Runs a sweep's job as a command of its own, where it starts several processes."""
+"""Runs a sweep's job as a separate command if it starts several processes."""
 
 import os
 import subprocess
@@ -13,19 +13,19 @@ from hydra_plugins.gga_lightning_sweeper import quoted
 
 __all__ = ["run_apart", "starts_processes", "typed_overrides"]
 
-# Strategies that start processes otherwise than by running the script again.
+# Strategies that start processes in another way than by running the script again.
 _NO_SCRIPTS = ("spawn", "fork", "notebook")
 
 
 def typed_overrides(hydra_config: DictConfig) -> list[str]:
-    """Lists what makes a job what it is on a command line.
+    """Lists the command-line arguments that describe a job.
 
     Args:
         hydra_config: Hydra's own configuration.
 
     Returns:
-        What was typed or swept for the job, and before it where else than here options were
-        looked for.
+        The overrides that were typed or swept for the job, after the options that name further
+        folders of configuration.
     """
     places = [
         quoted(f"file://{source.path}")
@@ -37,7 +37,7 @@ def typed_overrides(hydra_config: DictConfig) -> list[str]:
 
 
 def starts_processes(config: DictConfig) -> bool:
-    """Tells whether Lightning will start further processes, which one process can do only once.
+    """Determines whether Lightning will start further processes. A process can do this only once.
 
     Args:
         config: The composed configuration.
@@ -52,7 +52,7 @@ def starts_processes(config: DictConfig) -> bool:
 
 
 def run_apart(folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
-    """Runs a sweep's job as a command of its own, which prints its result.
+    """Runs a sweep's job as a separate command, which prints its result.
 
     Args:
         folder: The run folder.

@@ -1,4 +1,4 @@
-"""The checkpoints of a run folder: which are kept, and how they survive crashes."""
+"""Saves and reads the checkpoints of a run folder, so that they survive crashes."""
 
 import contextlib
 import os
@@ -32,16 +32,16 @@ __all__ = [
 def save_checkpoint(
     trainer: Trainer, path: Path, *, weights_only: bool = False, previous: Path | None = None
 ) -> None:
-    """Saves a training. The file has its name only once all of it is on the disk.
+    """Saves a training. The file gets its name only when it is complete and on the disk.
 
     Args:
         trainer: The trainer. All its processes call this.
-        path: Where to save. A file that is there stays until the new one is whole.
+        path: The file to write. An existing file stays until the new one is complete.
         weights_only: Whether to leave out what only a resumed training needs.
-        previous: Where to keep the file that was there; nowhere if None.
+        previous: Where to keep the existing file; None to delete it.
 
     Raises:
-        OSError: If the file cannot be written, as on a full disk; what is unfinished is deleted.
+        OSError: If the file cannot be written, as on a full disk. The unfinished file is deleted.
     """
     unfinished = path.with_name(f"{path.name}.part")
     try:
@@ -56,7 +56,7 @@ def save_checkpoint(
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Renames a file so that a power cut leaves the old one or the new one, whole.
+    """Renames a file so that after a power cut either the old or the new file is complete.
 
     Args:
         source: The new file.
@@ -65,7 +65,7 @@ def replace_file(source: Path, target: Path) -> None:
     with source.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(source, target)
-    with contextlib.suppress(OSError):  # not everywhere can folders be opened or synced
+    with contextlib.suppress(OSError):  # folders cannot be opened or synced on every system
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -83,7 +83,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         What it holds: ``state_dict``, ``global_step`` and more.
 
     Raises:
-        ValueError: If the file is missing, damaged, or something else.
+        ValueError: If the file is missing, damaged, or no checkpoint.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -103,15 +103,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class LastCheckpoint(Checkpoint):
     """Saves the training at the end of every epoch that ended with a validation.
 
-    The one before it is kept as ``previous.ckpt``, in case the last one is damaged. Lightning's
-    own ``save_last`` leaves out the epochs that are no better by ``monitor``.
+    The previous checkpoint is kept as ``previous.ckpt``, in case the last one is damaged.
+    Lightning's own ``save_last`` leaves out the epochs that are no better by ``monitor``.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Names the file.
 
         Args:
-            path: Where to save.
+            path: The file to write.
         """
         self.path = Path(path)
         self._validated = -1

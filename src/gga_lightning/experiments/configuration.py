@@ -1,4 +1,4 @@
-"""Finds the configuration, checks it, and explains in a line what is wrong with one."""
+"""Finds and checks the configuration, and explains errors in it in one line."""
 
 import difflib
 import inspect
@@ -44,7 +44,7 @@ def config_directory() -> str:
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Refuses numbers that no setting can have, and values of seeds that are no seeds.
+    """Raises an error if a number is not finite, or a seed is not a valid one.
 
     Args:
         config: The composed configuration.
@@ -58,7 +58,7 @@ def check_numbers(config: DictConfig) -> None:
 
 
 def check_seeds(values: Mapping[str, object]) -> None:
-    """Refuses values of seeds that are no seeds.
+    """Raises an error if the value of a seed is not a valid one.
 
     Args:
         values: Setting to its value. Settings that are no seeds and interpolations are left out.
@@ -92,7 +92,7 @@ def _check_finite(value: Any, name: str) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Says what is wrong, and what to do.
+    """Explains an error: what is wrong, and what to do.
 
     Args:
         error: Hydra's, or what an object of the configuration raised.
@@ -122,7 +122,7 @@ def explain(error: Exception) -> str:
 
 
 def _explain_option(path: str, options: Sequence[str]) -> str:
-    """What a misspelt option could have been, or which extra it needs."""
+    """Suggests the correct spelling of an option, or the extra that it needs."""
     if path in _EXTRAS:
         return f"`{path}` needs a package: {_install(_EXTRAS[path])}"
     group, _, name = (path.rpartition if path.startswith("hydra/") else path.partition)("/")
@@ -139,7 +139,7 @@ def _install(extra: str) -> str:
 
 
 def _explain_key(error: Exception, cause: OmegaConfBaseException) -> str:
-    """What a misspelt setting could have been, or how one that is not listed is added."""
+    """Suggests the correct spelling of a setting, or how to add one that is not listed."""
     parent, key = cause.parent_node, str(cause.key)
     if not isinstance(parent, DictConfig):
         return " ".join(f"{error} {cause}".split())

@@ -1,4 +1,4 @@
-"""Notices trainings that have diverged, which their accuracies alone do not show."""
+"""Detects trainings that have diverged, which accuracies alone do not show."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["DivergenceWatch"]
 
 
 class DivergenceWatch(Callback):
-    """Looks at losses and weights at every validation.
+    """Checks losses and weights at every validation.
 
     A model whose weights are NaN still has an accuracy, that of always choosing the same class.
     Such weights never recover, and the training ends. A loss that is not finite can recover, and
@@ -57,6 +57,6 @@ class DivergenceWatch(Callback):
 
 
 def _are_finite(module: LightningModule) -> bool:
-    """Whether all trainable parameters are; one synchronization with the device."""
+    """Whether all trainable parameters are finite; needs one synchronization with the device."""
     found = [p.detach().isfinite().all() for p in module.parameters() if p.requires_grad]
     return bool(torch.stack(found).all()) if found else True

@@ -1,4 +1,4 @@
-"""``gga-eval``: the model that a selection rule chose, on its held-out domain or on new data."""
+"""``gga-eval``: evaluates a selected model on its held-out domain or on new data."""
 
 import argparse
 import difflib
@@ -50,9 +50,9 @@ class Accuracy(NamedTuple):
         domain: The domain.
         part: ``"test"``: the part of a held-out domain that is reported; ``"seen"``: its groups
             that were trained on in other domains, where splits are by group;
-            ``"all"``: all samples; ``"all (source)"``: all samples of what is called like a
-            domain that the model was trained on.
-        samples: How many there are.
+            ``"all"``: all samples; ``"all (source)"``: all samples of a domain with the
+            same name as a domain that the model was trained on.
+        samples: The number of samples.
         accuracy: In [0, 1].
 
     Example:
@@ -78,7 +78,7 @@ class Score(NamedTuple):
     Attributes:
         domain: The domain.
         part: See :class:`Accuracy`.
-        samples: How many there are.
+        samples: The number of samples.
         metric: The metric's name, such as ``"rmse"``.
         value: Its value.
     """
@@ -155,7 +155,7 @@ def evaluate(
 
 
 class WholeDomains(DomainLoaders):
-    """All samples of all domains, of any number and size: nothing is split or held out."""
+    """Loads all samples of all domains, of any number and size: nothing is split or held out."""
 
     def __init__(
         self, dataset: DomainDataset, *, eval_batch_size: int, num_workers: int, **training: Any
@@ -166,13 +166,13 @@ class WholeDomains(DomainLoaders):
             dataset: The domains.
             eval_batch_size: Samples in a batch; at least 1.
             num_workers: Worker processes.
-            **training: What else :class:`~gga_lightning.data.DomainDataModule` takes, which is
-                not used.
+            **training: Further arguments of :class:`~gga_lightning.data.DomainDataModule`, which
+                are not used.
         """
         super().__init__(dataset, eval_batch_size=eval_batch_size, num_workers=num_workers)
 
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
-        """Makes one loader a domain, ``all/<domain>``."""
+        """Makes one loader for each domain, ``all/<domain>``."""
         return {
             f"all/{name}": self._evaluation_loader(Subset(domain, range(len(cast(Sized, domain)))))
             for name, domain in self._dataset.domains.items()

@@ -1,4 +1,4 @@
-"""Which job a configuration is: its hash, its settings, and the name of its folder."""
+"""Identifies the job of a configuration: its hash, its settings, and the name of its folder."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from gga_lightning.experiments.required import require_data
 
 __all__ = ["config_hash", "data_path", "folder_name", "settings"]
 
-# What makes a job the job it is, and in it what changes no number.
+# The settings that identify a job, and those among them that change no number.
 _GROUPS = ("data", "backbone", "algorithm", "annealing", "trainer", "callbacks")
 _IDLE = {
     "callbacks": ("checkpoint", "oracle", "last", "conflict", "progress", "pictures"),
@@ -39,9 +39,9 @@ def config_hash(config: DictConfig) -> str:
         config: The composed configuration.
 
     Returns:
-        16 hexadecimal digits, equal for configurations that differ in nothing but where they log,
-        what they show, how many processes load data, and where a benchmark is stored. Of users'
-        own data, the absolute path counts: two folders with the same name are two data sets.
+        16 hexadecimal digits. They are equal for configurations that differ only in where they
+        log, what they show, how many processes load data, and where a benchmark is stored. The
+        absolute path of users' own data counts: two folders with the same name are two data sets.
     """
     parts: dict[str, Any] = {name: _content(config, name) for name in _GROUPS}
     held_out = config.data.test_domain
@@ -63,9 +63,9 @@ def settings(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         config: The composed configuration.
 
     Returns:
-        From dotted name to value: all that belongs to the job's identity but seeds and held-out
-        domain; and apart from these what a search space drew. ``data.seed`` is among them where it
-        differs from ``seed``.
+        From dotted name to value: the settings of the job's identity except for the seeds and the
+        held-out domain; and separately the values that a search space drew.
+        ``data.seed`` is a setting if it differs from ``seed``.
     """
     found = {
         name: value
@@ -87,7 +87,7 @@ def folder_name(config: DictConfig, choices: Mapping[str, Any]) -> str:
         choices: The chosen option of each configuration group.
 
     Returns:
-        Data, held-out domain, algorithm, annealing and seed, for people, then the job's identity.
+        The data, held-out domain, algorithm, annealing and seed, followed by the job's identity.
     """
     held_out = config.data.test_domain
     held_out = "+".join(map(str, held_out)) if OmegaConf.is_list(held_out) else held_out

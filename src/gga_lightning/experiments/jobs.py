@@ -30,8 +30,8 @@ class FolderInUse(ValueError):
 class Job:
     """A training and its folder, which is finished or can be resumed.
 
-    It is finished when ``result.json`` is there. Until then ``job.json`` says whose the folder
-    is and at which optimizer steps the job was started; ``failure.json`` is there if its last
+    It is finished when ``result.json`` is there. Until then ``job.json`` names the folder's
+    job and the optimizer steps at which it was started; ``failure.json`` is there if its last
     start ended with an error. A start resumes from ``checkpoints/last.ckpt`` or, if that file is
     damaged, from ``checkpoints/previous.ckpt``.
 
@@ -40,7 +40,7 @@ class Job:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Names the folder; nothing is touched.
+        """Stores the folder's path, and changes nothing on the disk.
 
         Args:
             folder: The run folder.
@@ -54,7 +54,7 @@ class Job:
         a warning.
 
         Returns:
-            The file; None if there is none that can be used, and the training begins anew.
+            The file; None if no checkpoint can be used and the training starts from the beginning.
         """
         for name in ("last.ckpt", "previous.ckpt"):
             path = self.folder / "checkpoints" / name
@@ -101,15 +101,15 @@ class Job:
             overrides: What was typed or swept for the job, for reports.
 
         Yields:
-            Nothing; the folder is this job's, and no other process's.
+            Nothing. In the body, the folder belongs to this job and process alone.
 
         Raises:
             FolderInUse: If another process holds it.
-            ValueError: If it is another job's.
+            ValueError: If the folder belongs to another job.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / ".lock"
-        lock = FileLock(path)  # the kernel's: it ends with the process
+        lock = FileLock(path)  # a lock of the kernel, which ends with the process
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -128,13 +128,14 @@ class Job:
             lock.release()
 
     def _enter(self, config_hash: str, overrides: Sequence[str]) -> None:
-        """Makes the folder this job's, if it is no other one's."""
+        """Claims the folder for this job, unless it belongs to another one."""
         noted = self._read("job.json") or self._read("result.json")
         owner = noted.get("config_hash", config_hash)
         if owner != config_hash:
             raise ValueError(
                 f"{self.folder} holds another job (`config_hash` {owner}, here {config_hash}): "
-                "choose another folder by `hydra.run.dir`, or the same configuration."
+                "choose another folder by `hydra.run.dir`, delete this one, or use the same "
+                "configuration."
             )
         if "starts" not in noted:
             fresh = {"config_hash": config_hash, "overrides": list(overrides), "starts": []}
@@ -142,17 +143,17 @@ class Job:
         (self.folder / "failure.json").unlink(missing_ok=True)
 
     def begin(self) -> None:
-        """Puts the metrics of an earlier start aside, which a new CSV logger would delete."""
+        """Renames the metrics of an earlier start, which a new CSV logger would delete."""
         current, earlier = self.folder / "metrics.csv", self.folder / "metrics-earlier.csv"
         if current.exists() and not earlier.exists():
             current.replace(earlier)
 
     def go_on(self, step: int, trainer: Trainer) -> None:
-        """Brings the folder to where it was at a step, and notes the start.
+        """Restores the folder's state at a step, and notes the start.
 
-        Rows of ``metrics.csv`` from before that step are written again, digit for digit, or the
-        file stays as it was if there is no CSV logger now; checkpoints of later steps are
-        deleted, since these steps will be trained again.
+        The rows of ``metrics.csv`` before that step are written again, digit for digit; without a
+        CSV logger the file stays unchanged. Checkpoints of later steps are deleted, since these
+        steps will be trained again.
 
         Args:
             step: The optimizer step from which the training continues.
@@ -170,13 +171,13 @@ class Job:
         """Writes ``result.json``, and deletes what only a resumed training needs.
 
         Args:
-            result: What it will hold.
+            result: The content of the file.
         """
         self._write("result.json", result)
         (self.folder / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
 
     def save_config(self, config: DictConfig, hydra: DictConfig) -> None:
-        """Writes what Hydra would, once it is sure whose the folder is.
+        """Writes the files that Hydra would write, after the folder was claimed.
 
         Args:
             config: The job's configuration.
@@ -242,7 +243,7 @@ class Job:
         return cast("dict[str, Any]", found)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes the whole file or nothing."""
+        """Writes the complete file or nothing."""
         unfinished = (self.folder / name).with_suffix(".tmp")
         try:
             unfinished.write_text(json.dumps(content, indent=2) + "\n")

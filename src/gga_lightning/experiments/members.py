@@ -14,7 +14,7 @@ from gga_lightning.report.metric import Metric, parse_metric
 
 __all__ = ["Member", "check_match", "read_member"]
 
-# what must be equal in the results of all members, and what it means if it is not
+# entries that must be equal in the results of all members, and what a difference means
 _EQUAL = {
     "data": "trained on other data",
     "task": "is of another task",
@@ -38,7 +38,7 @@ class Member:
         config: The run's configuration.
         result: The run's result.
         state: The model's weights.
-        step: The optimizer step that they are of.
+        step: The optimizer step of the weights.
         metric: The metric of its models.
         accuracy: On the validation parts of the source domains, in [0, 1]; or the value of
             another task's metric.

@@ -1,4 +1,4 @@
-"""The models that runs have trained, and what runs know of their data."""
+"""Loads the models of runs, and what their run folders store about the data."""
 
 import argparse
 import contextlib
@@ -40,7 +40,7 @@ SELECTIONS = {  # to their files in a run's checkpoints/
     "last": "last.ckpt",
     "swad": "swad.ckpt",
 }
-_GROUPS = ("data", "backbone", "algorithm", "trainer")  # what a model or its evaluation needs
+_GROUPS = ("data", "backbone", "algorithm", "trainer")  # needed by a model or its evaluation
 
 
 def load_model(
@@ -96,7 +96,7 @@ def chosen_checkpoint(folder: Path, selection: str) -> tuple[Path, dict[str, Any
         selection: See :func:`load_model`.
 
     Returns:
-        The file, and what it holds.
+        The file, and its content.
 
     Raises:
         ValueError: If there is none, it is damaged, or of another step than the result names.
@@ -225,7 +225,7 @@ def _require(right: bool, problem: str) -> None:
 
 @contextlib.contextmanager
 def made_from(path: Path, what: str) -> Generator[None]:
-    """Turns any error of what a file has said into one that names the file.
+    """Turns any error that the content of a file causes into one that names the file.
 
     Args:
         path: The file.
@@ -244,7 +244,7 @@ def made_from(path: Path, what: str) -> Generator[None]:
 
 
 def data_facts(folder: Path, config: DictConfig) -> Any:
-    """Finds what a model needs to know of its data.
+    """Finds the facts about the data that a model needs.
 
     Args:
         folder: The run folder.
@@ -277,7 +277,7 @@ def data_facts(folder: Path, config: DictConfig) -> Any:
 
 
 def _find_checkpoint(folder: Path, selection: str) -> Path:
-    """The selection's checkpoint; of several, which only a killed run leaves, the latest."""
+    """Finds the selection's checkpoint. A killed run can leave several; the latest counts."""
     kept = {
         name: sorted((folder / "checkpoints").glob(pattern), key=_step)
         for name, pattern in SELECTIONS.items()
@@ -300,7 +300,7 @@ def _step(path: Path) -> int:
 
 
 def _check_step(folder: Path, selection: str, name: str, step: int) -> None:
-    """Other callbacks than the default ones may keep something else under a selection's name."""
+    """Checks the step of a checkpoint: callbacks of a user may keep another one under its name."""
     with made_from(folder / "result.json", "`selections` is damaged"):
         selections = (Job(folder).result() or {}).get("selections", {})
         expected = selections[selection]["step"] if selection in selections else step

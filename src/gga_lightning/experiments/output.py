@@ -1,4 +1,4 @@
-"""What ``gga-train`` shows of a job: a table, a line in a sweep, a picture."""
+"""Shows the result of a job: as a table, as a line in a sweep, and as a picture."""
 
 import math
 import sys
@@ -18,7 +18,7 @@ __all__ = ["draw_cosines", "print_line", "print_table", "search_summary", "shown
 
 
 def shown(path: Path) -> str:
-    """Names a path, on a terminal from where the user is, if it is below.
+    """Shortens a path for a terminal, relative to the working directory if it is below it.
 
     Args:
         path: An absolute path.
@@ -66,7 +66,7 @@ def print_table(result: dict[str, Any], folder: Path) -> None:
 
 @rank_zero_only
 def print_line(result: dict[str, Any], folder: Path) -> None:
-    """Prints a sweep's job in a line.
+    """Prints the result of a sweep's job in one line.
 
     Args:
         result: What ``result.json`` holds.
@@ -91,7 +91,7 @@ def _divergence(result: dict[str, Any]) -> str:
 
 
 def draw_cosines(callbacks: list[pl.Callback], folder: Path) -> None:
-    """Saves a plot of the pairwise cosines, and of what the search did to the lowest of them.
+    """Saves a plot of the pairwise cosines, and of how the search changed the lowest of them.
 
     Args:
         callbacks: The callbacks of the training.

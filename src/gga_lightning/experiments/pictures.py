@@ -1,4 +1,4 @@
-"""A sheet of held-out pictures with what the trained model takes them for."""
+"""Saves a sheet of held-out pictures with the classes that the trained model predicts."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -14,22 +14,22 @@ from gga_lightning.report.metric import ACCURACY
 
 __all__ = ["PredictionSheet"]
 
-_LOOKED_AT = 256  # samples of the held-out domains at most, of which the sheet shows some
+_LOOKED_AT = 256  # largest number of held-out samples to predict; the sheet shows some of them
 
 
 class PredictionSheet(Callback):
     """Saves ``predictions.png`` when a training ends: held-out pictures, half of them wrong.
 
     The model is that of the last step. The pictures are spread over the reported parts of the
-    held-out domains. Where inputs are no pictures, or the task is not classification, nothing is
-    saved.
+    held-out domains. Nothing is saved if inputs are no pictures, or the task is not
+    classification.
     """
 
     def __init__(self, folder: str | Path, count: int = 24) -> None:
-        """Sets what to save.
+        """Configures the sheet.
 
         Args:
-            folder: Where to save it.
+            folder: The folder of the file.
             count: How many pictures to show; at least 1.
 
         Raises:
@@ -67,7 +67,7 @@ class PredictionSheet(Callback):
 
 
 def _predict(module: LightningModule, data: DomainLoaders, images: Tensor) -> Tensor:
-    """Probabilities on the CPU; modes and random state stay as they are."""
+    """Predicts probabilities, on the CPU. Modes and random state do not change."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -83,7 +83,7 @@ def _predict(module: LightningModule, data: DomainLoaders, images: Tensor) -> Te
 
 
 def _half_wrong(right: Tensor, count: int) -> Tensor:
-    """Places of right and of wrong ones, evenly spread, as many of each as there are."""
+    """Chooses right and wrong predictions, evenly spread, half of each if there are enough."""
     places = [torch.nonzero(right).flatten(), torch.nonzero(~right).flatten()]
     wrong = min(len(places[1]), max(count // 2, count - len(places[0])))
     wanted = min(count - wrong, len(places[0])), wrong

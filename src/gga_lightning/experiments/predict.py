@@ -1,4 +1,4 @@
-"""``gga-predict``: what a run predicts of image files, rows of a table or texts."""
+"""``gga-predict``: makes a run's predictions for image files, rows of a table or texts."""
 
 import argparse
 import csv
@@ -32,7 +32,7 @@ Item = tuple[str, Any]  # what is printed, and an image's path, a row or a text
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs ``gga-predict``.
 
-    A file that cannot be used is named on standard error, and the others are predicted.
+    A file that cannot be used is named on standard error. The other files are still predicted.
 
     Args:
         arguments: Those of the command line; the process's own if None.
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _WRITERS[options.format](rows)
         sys.stdout.flush()
     except BrokenPipeError:  # such as that of `| head`
-        # at its end Python flushes what is left, which must not fail again
+        # at exit Python flushes the rest of the output, which must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -98,7 +98,7 @@ def _positive(text: str) -> int:
 
 
 def _load(run: str, selection: str, trust: Sequence[str]) -> DomainGeneralizer:
-    """The run's model, which must be one for what can be in files."""
+    """Loads the run's model, whose inputs must be something that files can hold."""
     model = load_model(run, selection, trust=trust)
     if model.preprocess is None:
         raise ValueError(
@@ -127,7 +127,7 @@ def _report(errors: list[Exception], error: Exception) -> None:
 def _items(
     model: DomainGeneralizer, files: Sequence[str], report: Callable[[Exception], None]
 ) -> Iterator[Item]:
-    """The images, those of folders in the order of their paths; or the rows or texts of files."""
+    """Lists the images, in folders in the order of their paths; or the rows or texts of files."""
     items = getattr(model.preprocess, "items", None)
     for file in files:
         try:
@@ -146,7 +146,7 @@ def _predictions(
     batch_size: int,
     report: Callable[[Exception], None],
 ) -> Iterator[Row]:
-    """Each item's name and prediction; one batch of images is in memory at a time."""
+    """Predicts the items one batch at a time, and yields each name with its prediction."""
     prepare = model.preprocess
     assert prepare is not None
 
@@ -192,7 +192,7 @@ def _write_table(rows: Iterable[Row]) -> None:
         cells = found.cells()
         if table is None:
             table = Table()
-            table.add_column("file", overflow="fold")  # nothing of a long name is cut off
+            table.add_column("file", overflow="fold")  # long names are not cut off
             for name, _, justify in cells:
                 table.add_column(name, justify=justify, overflow="fold")
         table.add_row(path, *(text for _, text, _ in cells))

@@ -32,7 +32,7 @@ class ProgressBar(LightningProgressBar):
     """
 
     def __init__(self) -> None:
-        """Draws nothing yet."""
+        """Creates the progress bar, which is drawn only during a fit."""
         super().__init__()
         self.progress: Progress | None = None
         self.is_enabled = True
@@ -109,7 +109,7 @@ class ProgressBar(LightningProgressBar):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Called when training breaks off: removes the bar."""
+        """Called when an exception ends the training: removes the bar."""
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

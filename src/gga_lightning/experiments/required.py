@@ -11,7 +11,7 @@ __all__ = ["require_data"]
 
 
 def require_data(config: DictConfig) -> None:
-    """Refuses a configuration that does not say where the data are.
+    """Raises an error if the configuration lacks a required setting of the data.
 
     Args:
         config: The composed configuration.
@@ -32,7 +32,7 @@ def require_data(config: DictConfig) -> None:
 
 
 def _how(setting: str, kind: type[Any]) -> str:
-    """What to give for a setting of a data set."""
+    """Describes the value of a setting of a data set."""
     facts = getattr(kind, "facts", None)
     if facts is not None:
         return (

@@ -1,4 +1,4 @@
-"""Which of a training's evaluations counts: the field's model selection rules."""
+"""The field's model selection rules, which choose one of a training's evaluations."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,7 +19,7 @@ class ValidationPass(NamedTuple):
     """Accuracies, in [0, 1], or values of another task's metric, after one validation pass.
 
     Attributes:
-        step: How many optimizer steps were taken.
+        step: The number of optimizer steps that were taken.
         val_acc: Mean over the source domains' validation parts.
         oracle_acc: Mean over the test domains' parts that are not reported: the smaller ones, or
             those of groups that were trained on in other domains (``seen``).
@@ -46,7 +46,7 @@ class ValidationHistory(Callback):
         self.evaluations: list[ValidationPass] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when a validation pass ends: takes note of its accuracies."""
+        """Called when a validation pass ends: stores its accuracies."""
         if trainer.sanity_checking:
             return
         ending = f"/{metric_of(getattr(pl_module, 'task', None)).name}"
@@ -81,7 +81,7 @@ def select(
 
     Returns:
         ``"training_domain_validation"``: the one with the best source accuracy; ``"oracle"``: the
-        best on the test domains' smaller parts, which no fair comparison knows; ``"last"``.
+        best on the test domains' smaller parts, which a fair comparison must not use; ``"last"``.
 
     Raises:
         ValueError: If there are none.

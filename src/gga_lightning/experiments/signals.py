@@ -23,8 +23,8 @@ class _Stopped(KeyboardInterrupt):
 def exit_on_signals(program: str) -> Generator[None]:
     """Ends the process with status 128 + number if SIGTERM (15) or SIGINT (2) arrives in the body.
 
-    The body is interrupted where it is, in a search too, since schedulers kill a process that
-    does not end soon. Handlers that somebody else has set, such as a launcher's, stay.
+    The body is interrupted immediately, in a search too, since schedulers kill a process that
+    does not end soon. Handlers that were set by others, such as a launcher, stay in place.
 
     Args:
         program: The command's name, for the message.
@@ -78,7 +78,7 @@ def resumable(program: str, folder: Path, *, one_of_many: bool) -> Generator[Non
 
 
 def _set_handlers() -> dict[signal.Signals, Any]:
-    """Sets ours in place of the default ones, and gives those."""
+    """Sets our handlers in place of the default ones, and returns these."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         _received.append(signal.Signals(number))

@@ -149,7 +149,7 @@ def _check_arguments(
 
 
 def _evaluation(member: Member, device: str) -> Evaluate:
-    """What evaluates weights on the run's own data, as a validation of its training does."""
+    """Makes the function that evaluates weights on the run's data, as its validation did."""
     with made_from(config_file(member.folder), "the run's data cannot be made"):
         data = make_data(member.config)
     module = untrained_model(member.folder, member.config, data)
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(out: str, result: dict[str, Any]) -> None:
-    """Says what was averaged and how good it is."""
+    """Prints the members and the quality of the average."""
     metric = parse_metric(result)
     names = ("members", "weights", "validation")
     members, weights, accuracies = (result["soup"][name] for name in names)

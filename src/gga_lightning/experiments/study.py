@@ -41,8 +41,8 @@ def arms(overrides: Sequence[str], methods: Sequence[str] = _METHODS) -> list[li
 
     Returns:
         The overrides of each arm: first those that keep a run quiet and small, then the shared
-        ones, then the arm's own. The first arm is plain training. The control of a method uses
-        domains that are dealt out at random. The plain remedies are three times the learning
+        ones, then the arm's own. The first arm is plain training. The control of a method
+        assigns samples to the domains at random. The plain remedies are three times the learning
         rate, ten times the weight decay (0.001 if it is 0), twice the steps, and, for images,
         edge pictures as augmentation.
 
@@ -95,7 +95,7 @@ def _check_shared(overrides: Sequence[str]) -> None:
 
 
 def _with_control(method: str, config: DictConfig) -> list[list[str]]:
-    """A method and the same on domains that are dealt out at random."""
+    """Makes the arms of a method and of its control, which shuffles the domains."""
     name, *more = shlex.split(method)
     group = next((group for group in _CONTROLS if _is_option(group, name)), None)
     if group is None:
@@ -114,7 +114,7 @@ def _is_option(group: str, name: str) -> bool:
 
 
 def _remedies(config: DictConfig) -> list[list[str]]:
-    """What one would try without any method."""
+    """Lists the plain remedies, which need no method."""
     optimizer, length = config.algorithm.optimizer, config.trainer.max_steps
     found = [
         [f"algorithm.optimizer.lr={3 * optimizer.lr:g}"],

@@ -1,4 +1,4 @@
-"""What the configurations of sweeps refer to: domains' names, hyperparameters by number."""
+"""Resolves what sweeps refer to: names of domains, and hyperparameters by number."""
 
 from collections.abc import Callable
 from typing import Any
@@ -72,7 +72,7 @@ def draw(name: str, default: Any, kind: str, *bounds: Any, _root_: DictConfig) -
 
 
 def grid(stride: int, *values: Any, _root_: DictConfig) -> Any:
-    """Takes a hyperparameter's value at the grid point number ``hparams_seed``.
+    """Returns a hyperparameter's value at the grid point number ``hparams_seed``.
 
     In a configuration: ``lr: ${grid:1,1.0e-5,3.0e-5,5.0e-5}`` and ``dropout: ${grid:3,0.0,0.5}``
     are a grid of six points.

@@ -1,4 +1,4 @@
-"""The task of a run: made from its configuration, checked against its data, noted in its result."""
+"""Makes the task of a run, checks it against the data, and describes it in the result."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -115,7 +115,7 @@ def make_featurizer(config: DictConfig, shape: Sequence[int], task: Task) -> nn.
 
 
 def task_argument(kind: type[DomainGeneralizer], task: Task) -> dict[str, Task]:
-    """Finds what to give to an algorithm for its parameter ``task``.
+    """Finds the argument for an algorithm's parameter ``task``.
 
     Args:
         kind: The algorithm's class.

@@ -17,7 +17,7 @@ __all__ = ["RANK_ZERO_LOGGER", "fold", "tidy", "transcript"]
 
 RANK_ZERO_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
-# Lines of libraries that users of the command can do nothing about, or that it prints itself.
+# Lines of libraries that users of the command cannot act on, or that it prints itself.
 _LOGGERS = ("", "lightning", "lightning.fabric", "lightning.pytorch")
 _LOGGED = re.compile(
     r"\W*(Tip:|[GTHI]PU available:|LOCAL_RANK:|Initializing distributed:|-+\ndistributed_backend"
@@ -128,7 +128,7 @@ def _folded(line: str, width: int) -> list[str]:
 
 @contextlib.contextmanager
 def _streams(wrap: Callable[[TextIO], Any]) -> Generator[None]:
-    """Puts something around the two streams."""
+    """Wraps standard output and standard error in the body."""
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = wrap(out), wrap(err)
     try:
@@ -139,7 +139,7 @@ def _streams(wrap: Callable[[TextIO], Any]) -> Generator[None]:
 
 @contextlib.contextmanager
 def _log_handlers() -> Generator[None]:
-    """Turns handlers of logs to the present streams, and removes Hydra's at the end."""
+    """Redirects logging handlers to the current streams, and removes Hydra's at the end."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return not _LOGGED.match(record.getMessage())
@@ -169,7 +169,7 @@ def _log_handlers() -> Generator[None]:
 
 
 class _Present:
-    """Whatever a stream of the process is at the moment."""
+    """Forwards to the current standard output or standard error."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -199,7 +199,7 @@ class _Folding:
 
 
 class _Copying:
-    """A stream of which a screen gets a copy."""
+    """A stream that also copies its text to a screen."""
 
     def __init__(self, stream: TextIO, screen: "_Screen") -> None:
         self._stream, self._screen = stream, screen
@@ -218,8 +218,8 @@ class _Copying:
 class _Screen:
     """Writes to a file the lines that stay on a terminal, and not those that are drawn over.
 
-    Whatever draws a progress bar moves the cursor back to it before it draws it again. What is
-    then above the cursor stays.
+    A library that draws a progress bar moves the cursor back before it draws the bar again. The
+    lines that are then above the cursor are final.
     """
 
     _PIECES = re.compile(

@@ -58,13 +58,13 @@ register()
 def train(
     config: DictConfig, folder: Path, names: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Runs one training, or resumes it, and leaves its results in a folder.
+    """Runs or resumes one training, and saves its results in a folder.
 
     Args:
         config: The composed configuration.
         folder: The run folder, which exists. The training resumes from a checkpoint in it.
         names: The chosen option of each configuration group, for the result.
-        overrides: What was typed or swept, for the result.
+        overrides: The overrides that were typed or swept, for the result.
 
     Returns:
         What ``result.json`` holds.
@@ -153,8 +153,8 @@ def make_algorithm(config: DictConfig, data: DomainDataModule) -> DomainGenerali
     """Makes the algorithm and its backbone.
 
     Args:
-        config: The composed configuration. What ``algorithm`` leaves open (``???``) is taken from
-            the data.
+        config: The composed configuration. Values of ``algorithm`` that are ``???`` are taken
+            from the data.
         data: The data.
 
     Returns:
@@ -182,7 +182,7 @@ def _evaluate_averaged(
     history: ValidationHistory,
     folder: Path,
 ) -> ValidationPass:
-    """Evaluates, and saves, the weights that SWAD has left in the module."""
+    """Evaluates and saves the weights that SWAD has averaged."""
     trainer.validate(module, datamodule=data, verbose=False)
     save_checkpoint(trainer, folder / "checkpoints" / "swad.ckpt", weights_only=True)
     return history.evaluations.pop()
@@ -191,7 +191,7 @@ def _evaluate_averaged(
 def _description(
     config: DictConfig, data: DomainDataModule, names: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What identifies a job and tells it from others."""
+    """Describes a job for its result: the entries that tell it from other jobs."""
     found, drawn = settings(config)
     return {
         "data": data.name,
@@ -219,14 +219,14 @@ def _with_progress_bar(config: DictConfig, callbacks: list[pl.Callback]) -> list
 
 
 def _without_checkpoints(config: DictConfig, callbacks: list[pl.Callback]) -> dict[str, Any]:
-    """Lightning keeps a checkpoint of its own where no callback does, unless it is told."""
+    """Turns Lightning's own checkpoints off if no callback saves any."""
     given = "enable_checkpointing" in config.trainer
     keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
     return {} if given or keeps else {"enable_checkpointing": False}
 
 
 def _check_length(trainer: pl.Trainer, data: DomainDataModule) -> None:
-    """A training without a validation would end with nothing to select."""
+    """Raises an error if the training would end before the first validation."""
     limit = trainer.limit_train_batches
     batches = len(data.train_dataloader())
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
@@ -239,7 +239,7 @@ def _check_length(trainer: pl.Trainer, data: DomainDataModule) -> None:
 
 
 def _log_settings(trainer: pl.Trainer, description: dict[str, Any]) -> None:
-    """Hands them to loggers by which people compare runs; beside a CSV file, .hydra/ has them."""
+    """Passes the settings to loggers other than CSV, for which .hydra/ has them."""
     told = dict(description)
     told |= told.pop("settings") | told.pop("hyperparameters")
     for logger in trainer.loggers:
@@ -270,7 +270,7 @@ def _job(config: DictConfig) -> float:
 
 
 def _check_domains(config: DictConfig, *, one_of_many: bool) -> None:
-    """Refuses words that stand for several jobs, unless a domain is called like one of them."""
+    """Refuses `all` and `pairs` in a single run, unless a domain has this name."""
     chosen = config.data.test_domain
     if chosen in ("all", "pairs") and not one_of_many and chosen not in domain_names(config):
         raise ValueError(
@@ -281,7 +281,7 @@ def _check_domains(config: DictConfig, *, one_of_many: bool) -> None:
 def _show(
     result: dict[str, Any], folder: Path, hydra_config: DictConfig, *, earlier: bool = False
 ) -> None:
-    """Prints a job's result, in a sweep in a line."""
+    """Prints a job's result; within a sweep, in one line."""
     one_of_many = hydra_config.mode == RunMode.MULTIRUN
     if one_of_many and earlier:
         print(f"already finished: {folder.name}", flush=True)
@@ -290,7 +290,7 @@ def _show(
 
 
 def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str, Any]:
-    """Trains in a folder that is this job's alone, and keeps what went wrong."""
+    """Trains in a folder that this job has claimed, and saves an error that ends it."""
     choices = cast(Mapping[str, Any], hydra_config.runtime.choices)
     overrides = typed_overrides(hydra_config)
     if getattr(rank_zero_only, "rank", 0) != 0:  # the first process holds the folder for all
@@ -313,7 +313,7 @@ def _run(config: DictConfig, folder: Path, hydra_config: DictConfig) -> dict[str
 
 
 def main() -> None:
-    """Runs ``gga-train``: errors end it in one line, or whole with ``HYDRA_FULL_ERROR=1``."""
+    """Runs ``gga-train``. Errors take one line, or have a traceback with ``HYDRA_FULL_ERROR=1``."""
     if "--version" in sys.argv[1:]:  # Hydra would print its own
         print(f"gga-lightning {importlib.metadata.version('gga-lightning')}")
         return
@@ -332,7 +332,7 @@ def main() -> None:
 
 @contextmanager
 def _hydra_raises() -> Generator[bool]:
-    """Lets Hydra raise its errors, not print them; yields whether the user wants them whole."""
+    """Lets Hydra raise its errors instead of printing them; yields if the user wants tracebacks."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

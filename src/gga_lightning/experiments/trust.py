@@ -1,4 +1,4 @@
-"""Which classes a run folder may name, so that loading one cannot run code of whoever made it."""
+"""Restricts the classes that a run folder may name, so that loading it runs no foreign code."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ def require_trusted(config: DictConfig, trust: Sequence[str] = ()) -> None:
     ``gga_lightning.experiments.train.os.system`` is refused.
 
     Args:
-        config: What is going to be instantiated, with all interpolations that it needs.
+        config: The configuration to instantiate, with all interpolations that it needs.
         trust: Packages or modules to trust beyond this project's own: ``"my_lab"`` stands for
             all classes and functions that are defined in ``my_lab`` and below.
 
     Raises:
-        ValueError: If a target is something else. It is named, and so is the way out.
+        ValueError: If a target is something else. The message names it, and how to allow it.
     """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     for place, target in _targets(content):

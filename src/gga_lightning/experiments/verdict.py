@@ -1,4 +1,4 @@
-"""What the runs of a study say about each method, in words."""
+"""Puts the results of a study into words, method by method."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def verdicts(folder: Path, baseline: str) -> list[str]:
 
 
 def assess(comparison: Comparison) -> list[str]:
-    """Says of each method whether it helps, and whether by the domains' agreement.
+    """Says for each method whether it helps, and whether this is due to the domains.
 
     A method helps if its difference to its base is above 0 after Holm's correction for all rows
     (see :class:`~gga_lightning.report.statistics.Difference`). It helps *by the domains* if the 95
@@ -77,7 +77,7 @@ def assess(comparison: Comparison) -> list[str]:
 def _assess_method(
     row: Row, controls: Sequence[Row], remedies: Sequence[Row], metric: Metric
 ) -> tuple[str, bool]:
-    """A method's verdict, and whether it is one to use."""
+    """Finds a method's verdict, and whether to use the method."""
     found = row.difference
     assert found is not None
     count = len(found.values)
@@ -112,7 +112,7 @@ def _assess_method(
 
 
 def _is_plain(method: Method, base: Method) -> bool:
-    """Whether it is the base's algorithm alone, with other settings."""
+    """Whether the row is the base's algorithm alone, with other settings."""
     same = (method.algorithm, method.annealing) == (base.algorithm, base.annealing)
     return same and method.kind != "control"
 
@@ -122,7 +122,7 @@ def _helpful(remedies: Sequence[Row]) -> list[Row]:
 
 
 def _controls(row: Row, rows: Sequence[Row]) -> list[Row]:
-    """The controls of a method, which stand below it."""
+    """Finds the controls of a method, which are the rows below it."""
     found: list[Row] = []
     for other in rows[rows.index(row) + 1 :]:
         if other.method.kind != "control":

@@ -57,7 +57,7 @@ def check_evaluation(
     Raises:
         MisconfigurationException: If an evaluation fails, if it changes anything that can be
             reached from the module, the batch or the optimizers, or if the two losses differ.
-            The message names what it was.
+            The message names it.
         OutOfMemoryError: If there is not enough memory for it.
     """
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
@@ -77,12 +77,12 @@ def check_evaluation(
                 losses.append(_evaluate(sandbox, source, part, batch_idx, domain, params))
         except (MisconfigurationException, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever the user's code raises
+        except Exception as error:  # user code can raise anything
             _refuse(record.changes(), source, domain)
             raise MisconfigurationException(_failure(source, domain, error, again=again)) from error
         _refuse(record.changes(), source, domain)
     for other in others if sandbox.has_large else ():
-        known_later = contextlib.suppress(Exception)  # its own evaluation raises it again
+        known_later = contextlib.suppress(Exception)  # the domain's own evaluation raises it again
         with known_later, sandbox, sandbox.run(other.name, source.input(other)) as part:
             _evaluate(sandbox, source, part, batch_idx, other, params)
         _refuse(record.changes(), source, other)

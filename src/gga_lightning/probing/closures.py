@@ -27,16 +27,16 @@ def captured(function: types.FunctionType) -> Iterator[tuple[str, types.CellType
 def unfilled(
     function: types.FunctionType, known: dict[int, Any]
 ) -> tuple[types.FunctionType, list[tuple[str, Any, types.CellType]]]:
-    """Makes a function of the same code with variables of its own.
+    """Makes a function with the same code and its own variables.
 
     Args:
         function: The function.
-        known: The new cells of variables, by the ids of the old ones; those that are made are
-            added. Functions may have captured the same variable.
+        known: The new cells of variables, by the ids of the old ones. New cells are added.
+            Several functions may have captured the same variable.
 
     Returns:
-        The new function, without defaults and attributes, and what to fill the cells with that
-        were made: for each the variable's name, its content in the old function, and the new cell.
+        The new function, without defaults and attributes; and for each new cell the variable's
+        name, its content in the old function, and the cell, which is still to be filled.
     """
     made = {id(cell) for cell in function.__closure__ or () if id(cell) not in known}
     known.update((address, types.CellType()) for address in made)

@@ -48,10 +48,10 @@ _INTERNAL = vars(LightningModule()).keys() - {"training", "_buffers"}  # hooks, 
 
 
 class Copier:
-    """Copies objects, each of them once: what is one object in the original is one in the copy.
+    """Copies objects, each of them once: references to one object lead to one copy of it.
 
-    Subclasses decide which large tensors and arrays are shared with the original, and what stands
-    in for values that cannot be copied. External objects (:func:`is_external`) are always shared.
+    Subclasses decide which large tensors and arrays are shared with the original, and what
+    replaces values that cannot be copied. External objects (:func:`is_external`) are always shared.
 
     Attributes:
         nodes: The mutable state of all copies.
@@ -63,10 +63,10 @@ class Copier:
     """
 
     def __init__(self, copied: Mapping[int, Any], shared: Sequence[Tensor]) -> None:
-        """Sets what need not be copied.
+        """Sets the objects that need not be copied.
 
         Args:
-            copied: What to take as the copies of certain objects, by the objects' ids.
+            copied: The copies to use for certain objects, by the objects' ids.
             shared: Tensors that stay shared, together with all others on the same memory.
         """
         self.nodes: list[Node] = []
@@ -84,7 +84,7 @@ class Copier:
         return False
 
     def stand_in(self, value: Any, path: Path) -> Any:
-        """What takes the place of a value that cannot be copied."""
+        """Makes the replacement of a value that cannot be copied."""
         return value
 
     def prepare(self, module: nn.Module) -> None:
@@ -104,7 +104,7 @@ class Copier:
         return new
 
     def begin(self, value: Any, new: Any) -> Any:
-        """Makes a copy known before its insides, which may refer to it, are copied."""
+        """Registers a copy before its content, which may refer to it, is copied."""
         self.memo[id(value)] = new
         return new
 
@@ -209,13 +209,13 @@ class Copier:
             own = self.memo.get(id(old), old)
             if own is not old and not isinstance(old, torch.UntypedStorage):
                 self._note(old, own, path)
-        if len(copied) < 2:  # it may have copied its insides without the memo
+        if len(copied) < 2:  # it may have copied its content without the memo
             for name, entry in getattr(new, "__dict__", {}).items():
                 self.nodes += object_nodes(entry, (path, ".", name))
         return new
 
     def _rebuilt(self, value: Any, recipe: list[Any], path: Path) -> Any:
-        """Makes an object anew by :func:`pickle_recipe`, of copies."""
+        """Rebuilds an object from copies by :func:`pickle_recipe`."""
         make, args, state, entries, pairs, put = recipe
         self._temporary += [args, state]
         new = make(*(self.copy(part, path) for part in args))
@@ -250,7 +250,7 @@ class Copier:
             object.__setattr__(new, name, self.copy(entry, (path, ".", name)))
 
     def copy_attributes(self, state: Any, path: Path) -> Any:
-        """Copies an object's dictionary of attributes, or what else it is restored from."""
+        """Copies an object's dictionary of attributes, or the state that it is restored from."""
         if type(state) is not dict:
             return self.copy(state, path)
         return {name: self.copy(entry, (path, ".", name)) for name, entry in state.items()}

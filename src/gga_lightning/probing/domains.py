@@ -37,9 +37,10 @@ class Domain:
 
     Attributes:
         name: The domain's name.
-        batch: Its samples: what ``domain_loss`` takes.
-        size: How many samples it has.
-        step: The training batch with this domain's samples only: what ``training_step`` takes.
+        batch: Its samples, the argument of ``domain_loss``.
+        size: The number of samples.
+        step: The training batch with this domain's samples only, the argument of
+            ``training_step``.
 
     Example:
         >>> samples = (torch.zeros(2, 3), torch.tensor([0, 1]))
@@ -58,7 +59,7 @@ class Splitter:
     """Splits training batches into domains, all of them in the same way as the first.
 
     Attributes:
-        source: Where the domains of the last batch came from, in words.
+        source: A description of where the domains of the last batch were found.
 
     Example:
         >>> splitter = Splitter()
@@ -92,8 +93,8 @@ class Splitter:
             batch: Any nesting of mappings, tuples, lists and dataclasses. With labels for N
                 samples, entries with N rows (tensors, arrays, lists) are cut, all others are
                 passed on to every domain whole.
-            shuffle: If given, a CPU generator that deals the samples out to the domains at
-                random; see :func:`shuffle_domains`.
+            shuffle: If given, a CPU generator by which the samples are assigned to the domains
+                at random, see :func:`shuffle_domains`.
 
         Returns:
             The domains that have samples, in the mapping's order or in that of the sorted
@@ -122,7 +123,7 @@ class Splitter:
     def _by_label(
         self, batch: Any, key: Any, labels: list[Any], shuffle: torch.Generator | None
     ) -> list[Domain]:
-        """Cuts a batch into one batch a domain, the labels sorted: alike on every rank."""
+        """Cuts a batch into one batch per domain, in the order of the labels on every rank."""
         size = len(labels)
         order = torch.randperm(size, generator=shuffle).tolist() if shuffle else range(size)
         rows: dict[Any, list[int]] = {}
@@ -181,7 +182,7 @@ def _with_batch(domain: Domain, batch: Any) -> Domain:
 
 
 def _own_domains(found: Any, *, native: bool = False) -> list[Domain]:
-    """The domains of a batch in the native form, or of what a callable of the user's returned."""
+    """Lists the domains of a batch in the native form, or of the result of the user's callable."""
     if isinstance(found, Mapping):
         return [
             Domain(str(name), part, count_samples(part), {name: part} if native else part)
@@ -198,7 +199,7 @@ def _own_domains(found: Any, *, native: bool = False) -> list[Domain]:
 
 
 def _label_key(batch: Any) -> str | int | None:
-    """Where the batch carries domain labels, if it plainly does."""
+    """Finds the domain labels of a batch, if they are unambiguous."""
     if isinstance(batch, Mapping):
         return next((key for key in _LABEL_KEYS if _plain_labels(batch.get(key))), None)
     if isinstance(batch, tuple | list) and len(batch) == 3:
@@ -209,7 +210,7 @@ def _label_key(batch: Any) -> str | int | None:
 
 
 def _plain_labels(value: Any) -> list[Any] | None:
-    """Integers or strings, one a sample; None for anything else."""
+    """Reads labels, integers or strings, one per sample; returns None for anything else."""
     if isinstance(value, Tensor | np.ndarray):
         if value.ndim != 1:
             return None
@@ -247,7 +248,7 @@ def _labels_at(batch: Any, key: str | int) -> list[Any]:
 
 
 def _check_plausible(labels: list[Any]) -> None:
-    """Sample numbers and lengths look like labels, but domains have more than one sample."""
+    """Raises an error if most values occur once, as sample numbers and lengths do."""
     single = sum(count == 1 for count in collections.Counter(labels).values())
     if single >= 4 and 2 * single >= len(set(labels)):
         raise ValueError(

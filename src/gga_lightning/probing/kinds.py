@@ -1,4 +1,4 @@
-"""What is known of classes: which objects cannot change, belong to others, or hide their state."""
+"""Classifies objects: those that cannot change, belong to the training, or hide their state."""
 
 import collections
 import copyreg
@@ -61,20 +61,20 @@ _WRITTEN_IN_C = 1 << 8  # CPython's Py_TPFLAGS_IMMUTABLETYPE
 
 @functools.cache
 def is_atomic(kind: type) -> bool:
-    """Tells whether the objects of a class cannot change.
+    """Determines whether the objects of a class cannot change.
 
     Args:
         kind: The class.
 
     Returns:
-        Whether that is known of it.
+        Whether this is known for the class.
     """
     return issubclass(kind, _ATOMIC)
 
 
 @functools.cache
 def is_external(kind: type) -> bool:
-    """Tells whether the objects of a class belong to the training that surrounds a module.
+    """Determines whether the objects of a class belong to the training around a module.
 
     Args:
         kind: The class.
@@ -100,14 +100,14 @@ def _is_lightnings(kind: type) -> bool:
 
 @functools.cache
 def is_plain_module(kind: type) -> bool:
-    """Tells whether a module of a class is nothing but its attributes.
+    """Determines whether a module of a class consists of nothing but its attributes.
 
     Args:
         kind: A subclass of :class:`torch.nn.Module`.
 
     Returns:
-        Whether it is copied by copying ``vars(module)``: it has no way of its own to be copied
-        or pickled.
+        Whether copying ``vars(module)`` copies it, because the class does not define how it is
+        copied or pickled.
     """
     deep = getattr(kind, "__deepcopy__", None)
     if deep is not None and deep.__module__ not in _PLAIN_COPIES:
@@ -120,7 +120,7 @@ def is_plain_module(kind: type) -> bool:
 
 
 def is_sentinel(value: Any) -> bool:
-    """Tells whether an object is compared by its identity, such as a mark for "not given".
+    """Determines whether an object is compared by its identity, such as a mark for "not given".
 
     Args:
         value: Any object.
@@ -139,7 +139,7 @@ def is_sentinel(value: Any) -> bool:
 
 @functools.cache
 def has_hidden_state(kind: type) -> bool:
-    """Tells whether objects of a class may have state that Python's attributes do not show.
+    """Determines whether objects of a class may have state outside their Python attributes.
 
     Args:
         kind: The class.
@@ -151,7 +151,7 @@ def has_hidden_state(kind: type) -> bool:
 
 
 def pickle_recipe(value: Any) -> list[Any] | None:
-    """Asks an object how it is made anew, as :mod:`pickle` does.
+    """Asks an object how to rebuild it, as :mod:`pickle` does.
 
     Args:
         value: The object.
@@ -188,13 +188,13 @@ def slot_names(kind: type) -> Sequence[str]:
 
 @functools.cache
 def without_finalizer(kind: type) -> type:
-    """Gives a class whose objects do nothing when they are freed.
+    """Returns a class whose objects do nothing when they are freed.
 
     Args:
         kind: A class, which may define ``__del__``, to remove a file for example.
 
     Returns:
-        The class itself if it does not, else a subclass of the same name.
+        The class itself if it defines no ``__del__``, else a subclass of the same name.
     """
     if not hasattr(kind, "__del__"):
         return kind

@@ -28,7 +28,7 @@ def silent_logger(logger: Any) -> Any:
 
 
 class Silence:
-    """An experiment (a writer, a run) on which everything can be called and nothing happens."""
+    """An experiment (a writer, a run) whose methods can all be called and do nothing."""
 
     def __init__(self, real: Any = None) -> None:
         """Takes the place of an object.

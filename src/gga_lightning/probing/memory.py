@@ -16,10 +16,10 @@ _TAKEN = 1024  # numbers of each tensor
 
 
 class Memory:
-    """Copies tensors and arrays. Those that share memory, such as views, share the copy's."""
+    """Copies tensors and arrays. Copies share memory if their originals do, such as views."""
 
     def __init__(self, shared: Iterable[Tensor]) -> None:
-        """Sets which memory is not copied.
+        """Sets the memory that is not copied.
 
         Args:
             shared: Tensors whose memory the copies use too.
@@ -86,7 +86,7 @@ class Memory:
 
 
 class Sample:
-    """Some of the numbers of tensors, to see that they stay as they are at little cost."""
+    """A sample of the numbers of tensors, which shows changes at little cost."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         """Takes the sample.
@@ -103,10 +103,10 @@ class Sample:
         self._saved = {kind: torch.cat(views) for kind, views in self._views.items()}
 
     def changed(self) -> bool:
-        """Tells whether the sample differs now.
+        """Compares the sample with the present numbers.
 
         Returns:
-            Whether it does. What changes all numbers is seen, what changes a few may not be.
+            Whether it differs. A change of all numbers is detected, a change of a few may not be.
         """
         return any(
             not torch.equal(torch.cat(views).view(torch.uint8), self._saved[kind].view(torch.uint8))

@@ -1,4 +1,4 @@
-"""Computes in full float32, whatever the trainer, the backends or the module itself ask for."""
+"""Computes in full float32, whatever the trainer, the backends or the module ask for."""
 
 import contextlib
 import functools
@@ -13,10 +13,11 @@ __all__ = ["full_precision"]
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Generator[None, None, None]:
-    """Turns off autocast, and whatever computes float32 products with fewer bits.
+    """Turns off autocast, TF32 and other reduced precision of float32 products.
 
-    ``torch.autocast`` inside the body has no effect, whoever opens it. Both ways to ask PyTorch
-    for its settings work inside: ``fp32_precision``, and ``allow_tf32`` from before PyTorch 2.9.
+    ``torch.autocast`` inside the body has no effect, even in the module's own code. Both ways to
+    ask PyTorch for its settings work inside: ``fp32_precision``, and ``allow_tf32`` from before
+    PyTorch 2.9.
 
     Args:
         device: The device that computes.

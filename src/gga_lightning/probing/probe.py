@@ -1,4 +1,4 @@
-"""Evaluates the domains of a training batch, and leaves no trace."""
+"""Evaluates the domains of a training batch without side effects."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -80,7 +80,7 @@ class Probe(DomainEvaluator):
         )
 
     def samples(self) -> int:
-        """Computes what identifies the samples of the batch, on all ranks together.
+        """Computes a number that identifies the samples of the batch on all ranks.
 
         Returns:
             A number: equal for the same samples, whatever their order and their domains.
@@ -104,7 +104,7 @@ class Probe(DomainEvaluator):
         return self._sandbox.run(name, self._inputs[name])
 
     def rewind(self, index: int) -> None:
-        """Takes back what a run changes in tensors; see :meth:`DomainEvaluator.rewind`."""
+        """Undoes what a run changes in tensors; see :meth:`DomainEvaluator.rewind`."""
         self._sandbox.rewind(self.domains[index])
 
     def redraw(self, index: int) -> None:
@@ -112,7 +112,7 @@ class Probe(DomainEvaluator):
         self._sandbox.redraw(self.domains[index])
 
     def not_recordable(self) -> str | None:
-        """Tells why runs cannot be recorded; see :meth:`DomainEvaluator.not_recordable`."""
+        """Explains why runs cannot be recorded; see :meth:`DomainEvaluator.not_recordable`."""
         if self._sandbox.redraws and self._sandbox.draws_elsewhere:
             return "`fixed_dropout=False` and the loss draws random numbers outside the GPU"
         if self._sandbox.changes_sparse:
@@ -144,7 +144,7 @@ def _reducer(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:
 
 
 def _gather(value: Any) -> list[Any]:
-    """Every rank's value, in the order of the ranks."""
+    """Collects every rank's value, in the order of the ranks."""
     values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values

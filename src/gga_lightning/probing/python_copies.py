@@ -1,4 +1,4 @@
-"""How Python's functions, weak references, locks, and views of dictionaries are copied."""
+"""Copies Python's functions, weak references, locks, and views of dictionaries."""
 
 import functools
 import gc
@@ -96,7 +96,7 @@ def _lock(copier: "Copier", value: Any, path: Path) -> Any:
 
 
 def _waiting(copier: "Copier", value: Any, path: Path) -> Any:
-    return copier.stand_in(value, path)  # who waits for the original would not serve a copy
+    return copier.stand_in(value, path)  # threads that use the original would not wake a copy
 
 
 def _thread_local(copier: "Copier", value: Any, path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Random generators: how to read and set their states."""
+"""Reads and sets the states of random generators."""
 
 import functools
 import random

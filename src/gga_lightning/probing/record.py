@@ -1,4 +1,4 @@
-"""Remembers everything that can be reached from some objects, and tells by name what changed."""
+"""Records everything that can be reached from some objects, and names what has changed."""
 
 import collections
 import functools
@@ -41,7 +41,7 @@ _NOT_USERS = {*sys.stdlib_module_names, "gga_lightning"} - {"__main__"}
 
 
 class Record:
-    """What some objects, and all that can be reached from them, were like at one time.
+    """A record of some objects and of everything that can be reached from them.
 
     Beside attributes and contents that includes what code refers to: the variables of closures,
     and the class attributes and global variables of the user's own modules. External objects
@@ -49,7 +49,7 @@ class Record:
     """
 
     def __init__(self, roots: Mapping[str, Any]) -> None:
-        """Remembers the present.
+        """Records the present state.
 
         Args:
             roots: Objects by the names to use for them.
@@ -67,7 +67,7 @@ class Record:
                     to_visit += self._visit(path, value)
 
     def changes(self) -> list[str]:
-        """Names what is different now. What objects have cached since then is dropped.
+        """Names what has changed. Values that objects have cached since the record are dropped.
 
         Returns:
             The names, such as ``"self.meter.count"``.
@@ -81,7 +81,7 @@ class Record:
         return list(dict.fromkeys(found))
 
     def _visit(self, path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
-        """Takes note of a value, and yields what it refers to."""
+        """Records a value, and yields the objects that it refers to."""
         if isinstance(value, Tensor):
             self._nodes.append(_Fingerprint(path, value))
             self._nodes.append(Attributes(path, vars(value)))
@@ -232,7 +232,7 @@ def _fingerprint(value: Any) -> Any:
 
 
 def digest(tensor: Tensor) -> Any:
-    """Computes a number that differs, but for rare chance, where a bit of a tensor does.
+    """Computes a number that almost certainly differs if a bit of a tensor differs.
 
     Args:
         tensor: Any tensor.

@@ -1,4 +1,4 @@
-"""Runs a module's code on parts of a batch, and keeps all that it does from the training."""
+"""Runs a module's code on parts of a batch, without effects on the training."""
 
 import contextlib
 import sys
@@ -30,12 +30,12 @@ _WROTE = (
 
 
 class Sandbox:
-    """Evaluates a module on a twin of it, so that the module, the batch and the logs stay as is.
+    """Evaluates a module on a copy, so that the module, the batch and the logs do not change.
 
-    A sandbox owns what an evaluation can touch: a copy of the module (:class:`Twin`), copies of
-    the batch, the random state, the loggers, the attributes of the trainer and the
-    hyperparameters of the optimizers, and the precision. The module's code runs in training mode
-    and with gradients. All runs begin with the state in which the sandbox was opened.
+    A sandbox owns everything that an evaluation can change: a copy of the module
+    (:class:`Twin`), copies of the batch, the random state, the loggers, the attributes of the
+    trainer, the hyperparameters of the optimizers, and the precision. The module's code runs in
+    training mode and with gradients. All runs begin with the state in which the sandbox was opened.
 
     Use it as a context manager. Within it, :meth:`run` evaluates.
 
@@ -109,8 +109,8 @@ class Sandbox:
             if self._full_precision or self._double:
                 stack.enter_context(full_precision(device))
             if "torch._dynamo" in sys.modules:
-                # Compiled code that sees other shapes is compiled again. The training step might
-                # then run other kernels than without us.
+                # Compiled code is compiled again for other shapes. The training step might then
+                # run other kernels than without the callback.
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             self._stack = stack.pop_all()
         return self
@@ -134,9 +134,9 @@ class Sandbox:
         """Runs the body in the state in which the sandbox was opened.
 
         Args:
-            kind: Names runs that are alike. The first run of each kind continues to draw random
-                numbers where the first run of the kind before it stopped; all later ones draw
-                what the first one drew.
+            kind: A name for runs that are alike. The first run of each kind continues to draw
+                random numbers where the first run of the kind before it stopped. Later runs of
+                the kind draw the same numbers as its first run.
             part: The batch to run on, the same in all runs of a kind.
 
         Yields:
@@ -188,7 +188,7 @@ class Sandbox:
             put(state)
 
     def rewind(self, kind: Hashable) -> None:
-        """Takes back what runs of a kind change in tensors, by tensor operations only.
+        """Undoes what runs of a kind change in tensors, by tensor operations only.
 
         Args:
             kind: See :meth:`run`. A run of it has been made.
@@ -207,7 +207,7 @@ class Sandbox:
         )
 
     def own(self, params: Sequence[Tensor]) -> list[Tensor]:
-        """Finds what stands for the module's parameters in here.
+        """Finds the tensors that represent the module's parameters in the sandbox.
 
         Args:
             params: Parameters of the module.
@@ -242,7 +242,7 @@ class Sandbox:
                 found.clear()
 
     def _silence(self) -> None:
-        """Puts silent loggers in the place of the trainer's, and of those that the module has."""
+        """Replaces the loggers of the trainer and the module by silent ones."""
         loggers = self._trainer.loggers
         silent = [silent_logger(logger) for logger in loggers]
         self._trainer.loggers = silent

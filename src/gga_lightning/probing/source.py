@@ -1,4 +1,4 @@
-"""Where a module's domain loss comes from."""
+"""Finds and calls the code that computes a module's domain loss."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,8 +23,8 @@ class LossSource:
     may prepare the step).
 
     Attributes:
-        name: The source in words, for messages.
-        takes_step: Whether it is ``training_step``, which takes the training batch cut down to
+        name: A description of the source, for messages.
+        takes_step: Whether it is ``training_step``, which takes the training batch reduced to
             one domain instead of the domain's own batch.
     """
 
@@ -49,13 +49,13 @@ class LossSource:
         )
 
     def input(self, domain: Domain) -> Any:
-        """Gives what the source takes of a domain.
+        """Returns the part of a domain that the source takes.
 
         Args:
             domain: The domain.
 
         Returns:
-            Its batch, or the training batch cut down to it.
+            Its batch, or the training batch reduced to it.
         """
         return domain.step if self.takes_step else domain.batch
 
@@ -64,7 +64,7 @@ class LossSource:
 
         Args:
             module: The module, or a copy of it.
-            part: What :meth:`input` gave, or a copy of it.
+            part: The result of :meth:`input`, or a copy of it.
             batch_idx: The batch's index.
             domain: The domain's name, for messages.
 
@@ -72,7 +72,7 @@ class LossSource:
             A scalar with a graph, or None where ``training_step`` returned None.
 
         Raises:
-            MisconfigurationException: If what comes back is not a scalar tensor with a graph.
+            MisconfigurationException: If the result is not a scalar tensor with a graph.
         """
         if self._given is not None:
             loss = self._given(module, part)

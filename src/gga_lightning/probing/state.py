@@ -1,4 +1,4 @@
-"""The state of Python objects: how to see that it changed, and how to restore it."""
+"""Detects changes in the state of Python objects, and restores it."""
 
 import collections
 import inspect
@@ -49,8 +49,8 @@ class Node:
     """One piece of mutable state.
 
     Attributes:
-        path: Where it is.
-        live: The object whose state it is.
+        path: The path to it.
+        live: The object that has the state.
     """
 
     __slots__ = ("live", "path")
@@ -69,7 +69,7 @@ class Node:
 
 
 class Content(Node):
-    """Which objects a list, dict, set or deque holds. Their insides are nodes of their own."""
+    """The objects that a list, dict, set or deque holds. Their content has nodes of its own."""
 
     # The methods of Python's own classes are called, since a subclass may refuse changes.
     __slots__ = ("saved",)
@@ -80,7 +80,7 @@ class Content(Node):
         self.saved: Any = () if not live else _entries(live)
 
     def changed(self) -> bool:
-        """Tells whether it holds other objects, or holds them in another order."""
+        """Determines whether it holds other objects, or another order of them."""
         live, saved = self.live, self.saved
         if len(live) != len(saved):
             return True
@@ -120,7 +120,7 @@ def _entries(live: Any) -> Any:
 
 
 class Contents:
-    """State of which little changes: the entries of all its containers are compared at once."""
+    """State that rarely changes. The entries of all its containers are compared at once."""
 
     def __init__(self) -> None:
         """Has no state yet."""
@@ -142,7 +142,7 @@ class Contents:
         live, saved = node.live, node.saved
         if isinstance(live, dict):
             self._compare(dict.values(live), dict(saved).values())
-        if not isinstance(node, Attributes):  # whose names tell less than their values
+        if not isinstance(node, Attributes):  # their names say less than their values
             self._compare(dict.keys(live) if isinstance(live, dict) else live, saved)
 
     def _compare(self, live: Iterable[Any], saved: Iterable[Any]) -> None:
@@ -161,11 +161,11 @@ class Contents:
                 node.restore()
 
 
-_ENDS = (object(),)  # stands after the entries of a container
+_ENDS = (object(),)  # a mark after the entries of a container
 
 
 class Attributes(Content):
-    """Which objects the attributes of an object are: its ``__dict__``."""
+    """The attributes of an object: the content of its ``__dict__``."""
 
     __slots__ = ("_kind",)
 
@@ -175,7 +175,7 @@ class Attributes(Content):
         self._kind = kind
 
     def drop_caches(self) -> None:
-        """Takes back what was computed once and kept, as by :func:`functools.cached_property`."""
+        """Removes values that were cached since, as by :func:`functools.cached_property`."""
         for name in list(self.live):
             if name not in self.saved:
                 method = inspect.getattr_static(self._kind, name, None)
@@ -259,14 +259,14 @@ class Opaque(Node):
 
 
 def object_nodes(value: Any, path: Path) -> list[Node]:
-    """Takes note of an object: its attributes, slots, contents, and what C code may hide.
+    """Records an object: its attributes, slots and content, and state that C code may hide.
 
     Args:
         value: Any object.
         path: Where it is.
 
     Returns:
-        Its state. The insides of what it refers to are left out.
+        Its state, without the content of the objects that it refers to.
     """
     found: list[Node] = []
     if isinstance(getattr(value, "__dict__", None), dict):

@@ -1,4 +1,4 @@
-"""Batches of any nesting: counting samples, selecting them, and dealing them out anew.
+"""Counts, selects and reassigns the samples of nested batches.
 
 A batch is a tree of mappings, lists, tuples and dataclasses. Entries with one row a sample
 (tensors, arrays, lists) are cut; all others (a temperature, class weights) are passed on whole.
@@ -51,7 +51,7 @@ def count_samples(batch: Any) -> int:
 
 
 class Cutter:
-    """Cuts batches into groups of samples, each further batch like the first.
+    """Cuts batches into groups of samples, all of them in the same way as the first.
 
     It remembers which entries had one row a sample, so that an entry of fixed length is not cut
     in a batch that happens to have as many samples.
@@ -143,7 +143,7 @@ def deal(trees: Sequence[Any], sizes: Sequence[int], order: Tensor) -> list[Any]
         Batches of the same sizes.
 
     Raises:
-        ValueError: If the structures differ, or there is nothing to deal out.
+        ValueError: If the structures differ, or no entry has one row a sample.
     """
     cuts: list[bool] = []
     dealt = _deal(list(trees), list(sizes), order, cuts, top=True)
@@ -189,7 +189,7 @@ def copy_containers(batch: Any) -> Any:
         return batch
     try:
         return _rebuild(batch, [copy_containers(child) for child in children])
-    except Exception:  # a class of the user's, made in a way of its own
+    except Exception:  # a class of the user, with its own constructor
         return copy.copy(batch)
 
 
@@ -252,7 +252,7 @@ def _is_list(tree: Any) -> bool:
 
 
 def _rows(tree: Any) -> int | None:
-    """How many rows an entry has, if it can be cut."""
+    """Counts the rows of an entry; returns None if it cannot be cut."""
     if isinstance(tree, Tensor | np.ndarray):
         return tree.shape[0] if tree.ndim else None
     return len(tree) if _is_list(tree) else None
@@ -281,7 +281,7 @@ def _holds_samples(tree: Any) -> bool:
 
 
 def _lengths(entry: Any) -> list[int]:
-    """The numbers of samples that an entry speaks for."""
+    """Lists the numbers of samples that are consistent with an entry."""
     if isinstance(entry, Tensor | np.ndarray) or _is_list(entry):
         found = [] if _rows(entry) is None else [len(entry)]
         inner = {_rows(child) for child in entry} if _is_list(entry) else set()

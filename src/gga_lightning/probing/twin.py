@@ -28,7 +28,7 @@ _WAY_OUT = "Give `domain_loss=`, a callable (module, domain_batch) -> loss that 
 
 
 class Known:
-    """What the first evaluations of a fit have shown about a module's state.
+    """Facts about a module's state that the first evaluations of a fit have shown.
 
     Attributes:
         constant: Large tensors and arrays that the step does not change, by their ids. Later
@@ -38,16 +38,16 @@ class Known:
     """
 
     def __init__(self) -> None:
-        """Knows nothing yet."""
+        """Starts without any facts."""
         self.constant: dict[int, Any] = {}
         self.averaged: dict[int, nn.Parameter] = {}
 
 
 class Tripwire:
-    """Stands in a twin for a value that cannot be copied. It raises an error when it is used."""
+    """Replaces a value that cannot be copied. It raises an error when it is used."""
 
     def __init__(self, path: str, kind: str) -> None:
-        """Takes the value's name and its class's, for the message."""
+        """Stores the names of the value and its class, for the message."""
         vars(self).update(_path=path, _kind=kind)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ class Tripwire:
         )
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):  # how libraries look at objects
+        if name.startswith("__") and name.endswith("__"):  # used to inspect objects
             raise AttributeError(name)
         return self._refuse()
 
@@ -97,7 +97,7 @@ class Twin(Copier):
 
         Args:
             module: The module.
-            known: What earlier twins of the fit have shown.
+            known: Facts that earlier twins of the fit have shown.
             optimized: The ids of the parameters that optimizers move.
             trial: Whether this is the first twin of a fit, which teaches ``known`` by
                 :meth:`learn`. It shares all large tensors, and keeps a backup of them in the main
@@ -150,7 +150,7 @@ class Twin(Copier):
 
         Args:
             value: The module, or a batch.
-            name: What to call it.
+            name: Its name in messages.
 
         Returns:
             The copy.
@@ -198,7 +198,7 @@ class Twin(Copier):
         return bool(self._backups or self._large)
 
     def stand_in(self, value: Any, path: Path) -> Any:
-        """Puts a :class:`Tripwire` in the place of a value that cannot be copied."""
+        """Replaces a value that cannot be copied by a :class:`Tripwire`."""
         return Tripwire(text(path), type(value).__name__)
 
     def prepare(self, module: nn.Module) -> None:
@@ -220,7 +220,7 @@ class Twin(Copier):
         self._owned = [(param, own, own._version) for param, own, _ in self._owned]
 
     def rewind_tensors(self, part: Any) -> None:
-        """Takes back what runs have changed in tensors, by the same operations each time.
+        """Undoes what runs have changed in tensors, by the same operations each time.
 
         Args:
             part: The adopted batch that the runs take; :meth:`observe` has seen one.
@@ -228,13 +228,13 @@ class Twin(Copier):
         TensorValue.restore_all([*self._own_numbers, *self._written[id(part)]])
 
     def observe(self, part: Any = None) -> None:
-        """Looks for changes that are rare. Call it after the first run of a kind.
+        """Checks for rare kinds of changes. Call it after the first run of a kind.
 
         Args:
             part: The adopted batch that the run took, if any.
 
         Raises:
-            MisconfigurationException: If a change cannot be taken back.
+            MisconfigurationException: If a change cannot be undone.
         """
         for node in [node for node in self._unwatched if node.changed()]:
             if isinstance(node, Opaque):
@@ -257,7 +257,7 @@ class Twin(Copier):
                 _refuse_late_change(f"`{text(path)}`")
 
     def check_sample(self) -> None:
-        """Looks into the large tensors that are shared. Call it after the last run.
+        """Checks the large tensors that are shared. Call it after the last run.
 
         Raises:
             MisconfigurationException: If one has changed, although PyTorch counted no change.
@@ -305,7 +305,7 @@ def _refuse_late_change(what: str) -> None:
 
 @contextlib.contextmanager
 def _deep_recursion() -> Generator[None, None, None]:
-    """Lets lists of lists, and objects linked in a chain, be thousands of levels deep."""
+    """Raises the recursion limit, for lists and chains that are thousands of levels deep."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 50_000))
     try:

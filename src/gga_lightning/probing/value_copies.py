@@ -1,4 +1,4 @@
-"""How tensors, arrays and random generators are copied."""
+"""Copies tensors, arrays and random generators."""
 
 import copy
 from typing import TYPE_CHECKING, Any

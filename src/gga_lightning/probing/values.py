@@ -1,4 +1,4 @@
-"""The numbers in tensors and arrays that are copies: how to restore them from the originals."""
+"""Restores the numbers of copied tensors and arrays from the originals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,16 +33,16 @@ class TensorValue(Node):
     def __init__(self, path: Path, live: Tensor, source: Tensor) -> None:
         """Remembers the present state."""
         super().__init__(path, live)
-        self._first = _plain(live)  # where the numbers are, should the tensor get other memory
+        self._first = _plain(live)  # its memory now, in case the tensor gets other memory
         self._home, self._source = _once_each(self._first, _plain(source))
         self._version, self.uncounted = live._version, False
 
     def changed(self) -> bool:
-        """Tells whether its bits differ from those of the source, at the cost of reading both."""
+        """Compares its bits with those of the source, which reads both."""
         return not _same_bits(_plain(self.live), self._source)
 
     def may_have_changed(self) -> bool:
-        """Tells whether it was changed since it was restored, by what PyTorch counts."""
+        """Determines from PyTorch's counters whether it was changed since it was restored."""
         live = self.live
         if self.uncounted or live._version != self._version:
             return True
@@ -120,7 +120,7 @@ class Array(Node):
 
 
 class ObjectArray(Node):
-    """Which objects a NumPy array of objects holds. Their insides are nodes of their own."""
+    """The objects that a NumPy array of objects holds. Their content has nodes of its own."""
 
     __slots__ = ("_saved",)
 
@@ -140,7 +140,7 @@ class ObjectArray(Node):
 
 
 def is_strided(tensor: Tensor) -> bool:
-    """Tells whether a tensor's numbers are in memory of its own, at regular distances.
+    """Determines whether a tensor has its own memory with regular strides.
 
     Args:
         tensor: Any tensor.

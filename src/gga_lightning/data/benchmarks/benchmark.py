@@ -1,4 +1,4 @@
-"""What is known of the field's benchmark data sets, and what they have in common."""
+"""The known facts about the field's benchmark data sets, and their base class."""
 
 import warnings
 from collections import Counter
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class DatasetError(ValueError):
-    """A data set cannot be had, or is not what it should be. The text says what to do."""
+    """A data set is missing, incomplete, or not as expected. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Archive:
     """A file to download.
 
     Attributes:
-        file: Its name, under which it is also looked for when put there by hand.
+        file: Its name. A file of this name that a user has put into the root is used.
         sources: Addresses that serve exactly this file, in the order in which they are tried.
-        size: Its bytes, where known.
-        md5: Its MD5, where known, in hexadecimal digits.
+        size: Its size in bytes, if known.
+        md5: Its MD5 in hexadecimal digits, if known.
     """
 
     file: str
@@ -43,10 +43,10 @@ class Archive:
 
 
 def find_folder(unpacked: Path, contents: tuple[str, ...]) -> Path:
-    """Finds the folder that holds all that a data set consists of.
+    """Finds the folder that holds all parts of a data set.
 
     Args:
-        unpacked: Where to look, in it and below, the uppermost first.
+        unpacked: The folder to search, with all folders below it; the uppermost match counts.
         contents: Paths that must exist in the folder.
 
     Returns:
@@ -76,20 +76,20 @@ class Benchmark:
     Steps, checkpoint interval and batch size are the defaults of GGA's and SWAD's code.
 
     Attributes:
-        key: What users type.
+        key: The name that users type.
         title: Its printed name.
         folder: Its folder below the users' root, as DomainBed names it.
         domains: The domains in order, each with the number of its images.
-        num_classes: How many classes there are.
+        num_classes: The number of classes.
         steps: Training steps.
         checkpoint_interval: Training steps between evaluations.
         batch_size: Samples of each source domain in a training batch.
         licence: What its authors allow.
-        homepage: Where they say so, or where it comes from.
-        download_size: Bytes of all archives, rounded where not known exactly.
-        archives: What to download.
-        files: Paths in the folder without which it is incomplete; the domains' if empty.
-        arrange: Turns what was unpacked into the data set. Called with the folder of all
+        homepage: The page that says so, or the page of the data set.
+        download_size: Bytes of all archives, rounded if not known exactly.
+        archives: The files to download.
+        files: Paths that a complete folder has; those of the domains if empty.
+        arrange: Turns the unpacked files into the data set. Called with the folder of all
             unpacked archives and ``files``; returns the data set's folder, somewhere below.
         earlier_counts: Images of each domain in an earlier release that is still in use.
         unit: What its samples are, in the plural.
@@ -114,7 +114,7 @@ class Benchmark:
 
     @property
     def contents(self) -> tuple[str, ...]:
-        """Paths in the folder without which it is incomplete."""
+        """The paths that a complete folder has."""
         return self.files or tuple(self.domains)
 
     @property
@@ -134,7 +134,7 @@ class Benchmark:
         return Path(root).expanduser() / self.folder
 
     def missing(self, root: str | Path) -> list[str]:
-        """Lists what a complete data set has and this one has not.
+        """Lists the paths that this data set lacks.
 
         Args:
             root: The folder of all data sets.
@@ -193,11 +193,11 @@ def _holds_something(path: Path) -> bool:
 
 @dataclass
 class Survey:
-    """What is in a data set's folder.
+    """The content of a data set's folder.
 
     Attributes:
         counts: Domain to class to number of images.
-        faults: A sentence for each thing that is not as it should be.
+        faults: A sentence for each problem.
         files: Domain to (path, class) of each image, where images are files.
     """
 
@@ -219,13 +219,13 @@ class Survey:
 class BenchmarkFolders(ImageFolders):
     """A benchmark of images in folders, as :class:`gga_lightning.data.folders.ImageFolders`.
 
-    Its constructor warns if there are other numbers of images or classes than are known.
+    Its constructor warns if the numbers of images or classes differ from the known ones.
 
     Files are read as DomainBed reads them: orientations in EXIF data are ignored, and truncated
     or damaged files are decoded as far as possible. ``gga-data check`` finds such files.
 
     Attributes:
-        facts: What is known of it.
+        facts: The known facts about it.
     """
 
     facts: ClassVar[Benchmark]
@@ -258,7 +258,8 @@ class BenchmarkFolders(ImageFolders):
             root: The folder of all data sets.
 
         Returns:
-            What was found. Faults are wrong numbers of images or classes, and what is no image.
+            What was found. Faults are wrong numbers of images or classes, and files that are no
+            images.
         """
         survey = survey_files(*list_folders(cls.facts.require(root), list(cls.facts.domains)))
         survey.faults += cls.facts.differences(survey.totals, len(survey.classes))

@@ -41,7 +41,7 @@ def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
 class DomainNet(BenchmarkFolders):
     """DomainNet (Peng et al., Moment Matching for Multi-Source Domain Adaptation, ICCV 2019).
 
-    The cleaned release, of which DomainBed takes 9,431 duplicates away.
+    This is the cleaned release without the 9,431 duplicates that DomainBed removes.
     Settings and attributes are those of
     :class:`~gga_lightning.data.benchmarks.benchmark.BenchmarkFolders`.
     """

@@ -23,7 +23,7 @@ def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
 
     Args:
         unpacked: Holds the files.
-        contents: Where they go, within the data set's folder.
+        contents: Their paths within the data set's folder.
 
     Returns:
         The data set's folder.
@@ -58,7 +58,7 @@ _ROTATED = Benchmark(
 
 
 class _MNIST(ABC):
-    """MNIST's 70,000 images, dealt out to domains that change them."""
+    """MNIST's 70,000 images, divided among domains that change them."""
 
     facts: Benchmark
     input_shape: tuple[int, ...]
@@ -70,8 +70,8 @@ class _MNIST(ABC):
 
         Args:
             root: The folder of all data sets, which holds MNIST as torchvision stores it, in
-                ``MNIST/raw``. Where DomainBed downloaded it, that is its ``MNIST``.
-            seed: Seed of the images' order and of all that is drawn.
+                ``MNIST/raw``. DomainBed's download has the same layout.
+            seed: Seed of the images' order and of all random numbers.
         """
         self.name = self.facts.key
         self.num_classes = self.facts.num_classes
@@ -94,7 +94,7 @@ class _MNIST(ABC):
     def _change(
         self, domain: str, images: Tensor, digits: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """A domain's inputs and targets, from its share of the images."""
+        """Makes a domain's inputs and targets from its share of the images."""
 
     @classmethod
     def survey(cls, root: str | Path) -> Survey:
@@ -116,14 +116,14 @@ class _MNIST(ABC):
 
 
 class RotatedMNIST(_MNIST):
-    """MNIST turned by 0, 15, 30, 45, 60 and 75 degrees (Ghifary et al., ICCV 2015).
+    """MNIST rotated by 0, 15, 30, 45, 60 and 75 degrees (Ghifary et al., ICCV 2015).
 
-    As in DomainBed, training and test images are joined, shuffled, and dealt out to
-    the domains in turn, and turned with bilinear interpolation. Unlike there, all depends on the
-    seed alone and not on what else was drawn before.
+    As in DomainBed, training and test images are joined, shuffled, assigned to the domains in
+    turn, and rotated with bilinear interpolation. Unlike in DomainBed, the result depends on the
+    seed alone, and not on random numbers that were drawn before.
 
     Attributes:
-        facts: What is known of it.
+        facts: The known facts about it.
         name: ``"rotated_mnist"``.
         domains: Degrees to images, float32 in [0, 1], and digits.
         classes: ``"0"`` to ``"9"``.
@@ -141,15 +141,15 @@ class RotatedMNIST(_MNIST):
 
 
 class ColoredMNIST(_MNIST):
-    """MNIST in two colours that give the label away (Arjovsky et al., 2019).
+    """MNIST in two colours that are correlated with the label (Arjovsky et al., 2019).
 
-    The label is whether the digit is less than 5, flipped with probability 0.25. The image lies
-    in the channel of the label, that flipped with probability 0.1 (the domain ``"+90%"``, in
-    which colour and label agree so often), 0.2 (``"+80%"``) and 0.9 (``"-90%"``). Joined,
-    shuffled, dealt out and seeded as :class:`RotatedMNIST`.
+    The label is whether the digit is less than 5, flipped with probability 0.25. The image is
+    written into the channel of the label, which is flipped again with probability 0.1 (the domain
+    ``"+90%"``, where colour and label agree in 90 % of the images), 0.2 (``"+80%"``) or 0.9
+    (``"-90%"``). Images are joined, shuffled, assigned and seeded as in :class:`RotatedMNIST`.
 
     Attributes:
-        facts: What is known of it.
+        facts: The known facts about it.
         name: ``"colored_mnist"``.
         domains: Domain name to images, float32 in [0, 1], and labels.
         classes: ``"5 to 9"`` and ``"0 to 4"``: the label is 1 for digits less than 5.
@@ -184,8 +184,8 @@ def _read(root: Path) -> tuple[Tensor, Tensor]:
         parts = [MNIST(root, train=train) for train in (True, False)]
     except (AssertionError, RuntimeError, ValueError) as error:
         raise DatasetError(
-            f"The files in {root / 'MNIST'} cannot be read ({error}). Delete them and get them "
-            f"anew: gga-data download rotated_mnist --root {root}"
+            f"The files in {root / 'MNIST'} cannot be read ({error}). Delete them and "
+            f"download them again: gga-data download rotated_mnist --root {root}"
         ) from error
     images = torch.cat([part.data for part in parts])
     return images[:, None].float() / 255.0, torch.cat([part.targets for part in parts])

@@ -1,4 +1,4 @@
-"""TerraIncognita: animals before camera traps in four places."""
+"""TerraIncognita: animals in front of camera traps at four locations."""
 
 import json
 import os
@@ -35,8 +35,8 @@ CATEGORIES = {
 def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
     """Sorts the camera traps' images into folders of locations and categories.
 
-    An image with two of the categories goes to both, as in DomainBed. Each image and
-    each annotation is looked at once.
+    An image with two of the categories is put into both, as in DomainBed. Each image and
+    each annotation is processed once.
 
     Args:
         unpacked: Holds the images and the five annotation files.
@@ -71,7 +71,7 @@ def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
 
 
 def _read_annotations(files: dict[str, Path]) -> tuple[list[dict[str, Any]], dict[Any, set[str]]]:
-    """All images, and image id to those of its categories that count."""
+    """Reads all images, and for each image id its categories, as far as they are used."""
     images: list[dict[str, Any]] = []
     categories: defaultdict[Any, set[str]] = defaultdict(set)
     for part in PARTS:
@@ -89,7 +89,7 @@ def _read_annotations(files: dict[str, Path]) -> tuple[list[dict[str, Any]], dic
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under a second name, or a copy where the file system has no links."""
+    """Links a file under a second name, or copies it if the file system has no links."""
     if target.exists():  # named by two of the annotation files
         return
     try:
@@ -102,7 +102,7 @@ class TerraIncognita(BenchmarkFolders):
     """TerraIncognita (Beery et al., Recognition in Terra Incognita, ECCV 2018).
 
     Four locations and ten categories of the Caltech camera traps, chosen by DomainBed.
-    Papers that report 24,788 images used earlier annotations, no longer to be had.
+    Papers that report 24,788 images used earlier annotations, which are no longer available.
     Settings and attributes are those of
     :class:`~gga_lightning.data.benchmarks.benchmark.BenchmarkFolders`.
     """

@@ -8,7 +8,7 @@ __all__ = ["VLCS"]
 class VLCS(BenchmarkFolders):
     """VLCS (Fang et al., Unbiased Metric Learning, ICCV 2013).
 
-    Its classes are very uneven: SUN09 has 20 birds, and of Caltech101's images most are persons.
+    Its classes are very uneven: SUN09 has 20 birds, and most images of Caltech101 show persons.
     Settings and attributes are those of
     :class:`~gga_lightning.data.benchmarks.benchmark.BenchmarkFolders`.
     """

@@ -1,4 +1,4 @@
-"""Unpacks archives, trusting nothing that is in them."""
+"""Unpacks archives without trusting their content."""
 
 import functools
 import gzip
@@ -31,14 +31,14 @@ class BadArchiveError(DatasetError):
 
 
 def unpack(archive: Path, folder: Path, tick: Callable[[int], None]) -> None:
-    """Unpacks a zip, a tar, or a single compressed file; puts any other file there as it is.
+    """Unpacks a zip, a tar, or a single compressed file; copies any other file unchanged.
 
-    Only files and folders are made, only below ``folder``, and never a link: an archive with
-    anything else in it is refused.
+    Only files and folders below ``folder`` are created. An archive with links or anything else
+    is refused.
 
     Args:
         archive: The file.
-        folder: Where to, made if need be.
+        folder: The target folder. It is created if it does not exist.
         tick: Called with the bytes unpacked so far.
 
     Raises:
@@ -60,7 +60,7 @@ def unpack(archive: Path, folder: Path, tick: Callable[[int], None]) -> None:
     except _DAMAGED as error:
         raise BadArchiveError(
             f"{archive} is damaged ({error}). Run the same command again to download it "
-            "anew; if you put it there yourself, replace it first."
+            "once more; if you put it there yourself, replace it first."
         ) from error
 
 
@@ -99,7 +99,7 @@ def _zip_members(path: Path, folder: Path) -> Iterator[_Member]:
 
 
 def _tar_members(path: Path) -> Iterator[_Member]:
-    # not "r|*", which takes a compressed file that breaks off between two members for whole
+    # not "r|*", which takes a compressed file that is cut off between two members for complete
     with tarfile.open(path) as archive:
         for info in archive:
             if not (info.isreg() or info.isdir()):
@@ -128,7 +128,7 @@ def _gzip_file(path: Path) -> IO[bytes]:
 
 
 def _safe_parts(name: str, archive: Path) -> tuple[str, ...]:
-    """The parts of a member's path, which leads nowhere but down."""
+    """Splits a member's path into its parts; refuses one that leads out of the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
         raise _unsafe(archive, name, "leads out of the folder")
@@ -143,7 +143,7 @@ def _unsafe(archive: Path, name: str, problem: str) -> BadArchiveError:
 
 
 def format_bytes(count: float) -> str:
-    """Writes a number of bytes as people do.
+    """Formats a number of bytes for people.
 
     Args:
         count: The bytes.

@@ -1,7 +1,7 @@
-"""Downloads a benchmark: whole or not at all, from wherever it still is.
+"""Downloads a benchmark completely or not at all, from the first source that still serves it.
 
 Everything happens in a folder beside the final one, ``PACS.unfinished`` for ``PACS``, which is
-renamed when it is complete. What broke off is taken up again by the next run.
+renamed when it is complete. The next run resumes an interrupted download.
 """
 
 import errno
@@ -34,10 +34,10 @@ _PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 def download(benchmark: Benchmark, root: str | Path, console: Console | None = None) -> Path:
-    """Downloads and unpacks a data set, unless it is there.
+    """Downloads and unpacks a data set, unless it exists already.
 
-    An archive that is in ``root`` already is used instead of a transfer, and left there. Of several
-    processes that download to the same folder one works, and the others wait for it.
+    An archive that is already in ``root`` is used instead of a transfer, and stays there. If
+    several processes download to the same folder, one of them works and the others wait for it.
 
     Args:
         benchmark: The facts about it.
@@ -125,7 +125,7 @@ def _unpack(archive: Path, unpacked: Path, bar: Progress, *, mine: bool) -> None
     try:
         unpack(archive, unpacked, functools.partial(_show, bar, task))
     except BadArchiveError:
-        if mine:  # else the next run would take it up again
+        if mine:  # else the next run would resume it
             archive.unlink()
         raise
     finally:
@@ -169,7 +169,7 @@ def fetch(archive: Archive, benchmark: Benchmark, root: Path, work: Path, bar: P
         return finished
     failures: list[str] = []
     for source in archive.sources:
-        # a name of its own, so that one source's part is never continued with another's bytes
+        # a name for each source, so that its part is never continued with another source's bytes
         part = work / f"{archive.file}.{hashlib.sha256(source.encode()).hexdigest()[:8]}"
         task = bar.add_task(archive.file, total=archive.size)
         try:
@@ -198,7 +198,7 @@ def _by_hand(archive: Archive, benchmark: Benchmark, root: Path, failures: list[
 
 
 def _use_placed(path: Path, archive: Archive, console: Console) -> None:
-    """Reports an archive put there by hand, which is used even if it is another release's."""
+    """Reports an archive that a user put there. It is used even if it is of another release."""
     _say(console, f"Using {path}.")
     found = None if archive.md5 is None else calculate_md5(path)
     if found != archive.md5:

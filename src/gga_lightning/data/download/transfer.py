@@ -28,19 +28,19 @@ class _BrokenTransferError(Exception):
 
 
 def transfer(source: str, part: Path, tick: Tick) -> None:
-    """Transfers a file, or what is missing of it.
+    """Transfers a file, or the missing part of it.
 
-    By HTTP a part is continued if the server says that the file is still the same one, and is
-    begun anew if not. From Google Drive gdown does it.
+    An HTTP transfer continues a part if the server says that the file has not changed, and starts
+    again otherwise. For Google Drive, gdown does the transfer.
 
     Args:
         source: The address.
-        part: Where to; beside it is noted which version of the file it is a part of.
+        part: The target file. A file beside it notes which version of the file it is a part of.
         tick: Called with the progress.
 
     Raises:
-        SourceError: If the source does not serve the file, or breaks off again and again. What
-            came is kept.
+        SourceError: If the source does not serve the file, or breaks off repeatedly. The received
+            part is kept.
     """
     if urlsplit(source).hostname == "drive.google.com":
         _from_drive(source, part, tick)
@@ -59,7 +59,7 @@ def _from_web(source: str, part: Path, tick: Tick) -> None:
             failures = 1 if reached > furthest else failures + 1
             furthest = max(furthest, reached)
             if failures == _TRIES:
-                raise SourceError(f"breaks off ({error}); a new run goes on from there") from None
+                raise SourceError(f"breaks off ({error}); a new run resumes from there") from None
             time.sleep(_PAUSE * 2 ** (failures - 1))
         else:
             return
@@ -99,13 +99,13 @@ def _continue(source: str, part: Path, tick: Tick) -> None:
 
 
 def _version(headers: http.client.HTTPMessage) -> str | None:
-    """What tells the server whether the file is still the same, where it says so."""
+    """Finds what the server needs to tell whether the file has changed, if it supports this."""
     tag = headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _open(request: urllib.request.Request, part: Path) -> http.client.HTTPResponse | None:
-    """Makes a request. None if there is nothing left to ask for, the part being all."""
+    """Makes a request; returns None if the part is already complete."""
     try:
         return urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -123,7 +123,7 @@ def _open(request: urllib.request.Request, part: Path) -> http.client.HTTPRespon
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while True:
         try:
-            chunk = response.read1(_CHUNK)  # what has come, without waiting for more
+            chunk = response.read1(_CHUNK)  # what has arrived, without waiting for more
         except (OSError, http.client.HTTPException) as error:
             raise _BrokenTransferError(_reason(error)) from None
         if not chunk:
@@ -148,7 +148,7 @@ def _from_drive(source: str, part: Path, tick: Tick) -> None:
             timeout=_TIMEOUT,
             retries=_TRIES - 1,
         )
-    except Exception as error:  # whatever Google sends and gdown makes of it, others may serve
+    except Exception as error:  # of any kind; another source may serve the file
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise SourceError(_reason(error)) from error
