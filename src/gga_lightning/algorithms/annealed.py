@@ -14,8 +14,8 @@ class Annealed(DomainGeneralizer):
     """Changes the objective after a number of optimizer steps.
 
     At that step the optimizer's state is cleared, because Adam's averages do not fit the jump in
-    the gradient. (DomainBed makes a new optimizer instead. A checkpoint or a schedule would not
-    know of it.)
+    the gradient. (DomainBed makes a new optimizer instead. Checkpoints and schedules would
+    still refer to the old one.)
 
     Example:
         >>> from gga_lightning.backbones import MLP

@@ -144,7 +144,7 @@ def _projected_off(direction: list[Tensor], gradients: list[list[Tensor]]) -> li
 
 
 def _positions(params: Sequence[Tensor], moved: Sequence[Tensor]) -> list[int]:
-    """Where the moved parameters stand among all."""
+    """Finds the indices of the moved parameters among all parameters."""
     places = {id(param): place for place, param in enumerate(params)}
     if any(id(param) not in places for param in moved):
         raise ValueError("A guided step moves only parameters that gradients are taken for.")

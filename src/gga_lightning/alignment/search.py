@@ -1,7 +1,7 @@
 """The search: propose a point, score it, accept it or not, and end at the best one.
 
-Plain PyTorch: it moves a list of tensors in place and asks an evaluator for the loss and the
-cosines where they stand.
+It is plain PyTorch: it moves a list of tensors in place, and asks an evaluator for the loss and the
+cosines at their present values.
 """
 
 import math

@@ -110,7 +110,7 @@ def find_weights(file: Path, network: nn.Module) -> FoundWeights:
     """Reads a file and finds the tensors in it that are named as a network's.
 
     Dictionaries in the file are searched at any depth (``state_dict``, ``model``, ...), and
-    whatever stands before the network's own names is removed (``module.``, ``featurizer.network.``,
+    any prefix of the network's own names is removed (``module.``, ``featurizer.network.``,
     ...). Of several parts that fit equally well, one with an exponential moving average (``ema`` in
     its name) is taken, otherwise the first.
 
@@ -218,7 +218,7 @@ def _listed(names: Sequence[str], count: int = 0) -> str:
 
 
 def _prefix(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
-    """What stands before the network's names in the largest part of a file that fits."""
+    """Finds the prefix of the network's names in the largest part of a file that fits."""
     fitting, named = Counter[str](), Counter[str]()
     for name, tensor in tensors.items():
         for start in (0, *(mark.end() for mark in re.finditer("[./]", name))):

@@ -1,4 +1,4 @@
-"""What the callbacks that use domain gradients have in common."""
+"""The base class of the callbacks that use domain gradients."""
 
 import contextlib
 import hashlib
@@ -31,7 +31,7 @@ __all__ = ["DomainGradientCallback", "StepStart", "planned_steps", "say"]
 class DomainGradientCallback(Callback):
     """Base of the callbacks that read the domains' gradients before optimizer steps.
 
-    It owns what they share: the count of steps and the window, the checks before any training and
+    It provides the count of steps and the window, the checks before any training and
     on the first batch, the evaluation of domains without side effects, messages and logs.
     Subclasses say what happens at a step (:meth:`_act`).
     """
@@ -84,13 +84,13 @@ class DomainGradientCallback(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        """Lets go of what belongs to one fit."""
+        """Drops the state of a fit."""
         self._entered = self._summed_up = False
         self._opened_by: DomainReader | None = None
 
     @property
     def _reader(self) -> DomainReader:
-        """What finds and opens the domains of this fit's batches."""
+        """The reader that finds and opens the domains of this fit's batches."""
         if self._opened_by is None:
             self._opened_by = DomainReader(
                 type(self).__name__,
@@ -101,33 +101,33 @@ class DomainGradientCallback(Callback):
             )
         return self._opened_by
 
-    # What subclasses define
+    # Methods that subclasses define
 
     def _acts_at(self, step: int) -> bool:
-        """Whether something is done at a step."""
+        """Whether the callback acts at a step."""
         inside = step >= self.start_step and (self.end_step is None or step < self.end_step)
         return inside and (step - self.start_step) % self.every_n_steps == 0
 
     def _steps_left(self, trainer: Trainer, step: int) -> int | None:
-        """How many steps of the window are left, a step of it included; None if unknown."""
+        """The number of steps left in the window, this one included; None if unknown."""
         if self._has_own_schedule() or self.end_step is None:
             return None
         end = min(self.end_step, planned_steps(trainer))
         return max(1, len(range(step, int(end), self.every_n_steps)))
 
     def _has_own_schedule(self) -> bool:
-        """Whether a subclass of the user's decides at which steps something is done."""
+        """Whether a user's subclass decides at which steps the callback acts."""
         return False
 
     def _act(self, start: StepStart) -> None:
-        """Does what the callback is for, at a step of its window."""
+        """Acts at a step of the window."""
         raise TypeError(f"{type(self).__name__} must define `_act(start)`.")
 
     def _prepare(self, start: StepStart) -> None:
         """Called at each batch, before anything else."""
 
     def _restart(self, step: int) -> None:
-        """Forgets what was kept of ``step`` and later ones, of an earlier fit."""
+        """Drops what an earlier fit recorded at ``step`` and later ones."""
 
     def _entry(self, domains: str, start: StepStart) -> str:
         """The line to print at the first step of a window, after the label; "" for none."""
@@ -137,11 +137,11 @@ class DomainGradientCallback(Callback):
         """Called when the window is over."""
 
     def _closing(self, step: int) -> Iterator[str]:
-        """The lines to print when the window ends, or training does at an earlier ``step``."""
+        """The lines to print when the window ends, or when training ends at an earlier ``step``."""
         yield from ()
 
     def _default(self, named: list[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
-        """The parameters chosen where the user chose none."""
+        """The default choice of parameters."""
         return [param for _, param in named]
 
     def _compared(self, module: LightningModule) -> list[nn.Parameter]:
@@ -152,11 +152,11 @@ class DomainGradientCallback(Callback):
         return False
 
     def _state(self) -> dict[str, Any]:
-        """What checkpoints keep, beside the clock."""
+        """The state that checkpoints keep, besides the clock's."""
         return {}
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`_state` gave."""
+        """Restores the state that :meth:`_state` returned."""
 
     # Hooks
 
@@ -226,7 +226,7 @@ class DomainGradientCallback(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Called when training breaks off."""
+        """Called when an exception ends the training."""
         self._forget()
 
     def state_dict(self) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class DomainGradientCallback(Callback):
         self._skipped = state_dict["skipped"]
         self._load_state(state_dict)
 
-    # What subclasses use
+    # Methods that subclasses use
 
     def _chosen(self, module: LightningModule) -> list[nn.Parameter]:
         """Finds the trainable parameters that ``parameters`` selects, in the module's order."""
@@ -266,7 +266,7 @@ class DomainGradientCallback(Callback):
 
     @contextlib.contextmanager
     def _open(self, start: StepStart) -> Generator[Probe | None, None, None]:
-        """Opens a batch for evaluation; None (warned of once) if it is not fit for that."""
+        """Opens a batch for evaluation; yields None, and warns once, if that is impossible."""
         with self._reader.open(start, self._compared(start.module), self._shuffle(start)) as probe:
             if probe is None:
                 self._skipped += 1
@@ -280,7 +280,7 @@ class DomainGradientCallback(Callback):
         return self._generator(start.step, use="shuffle") if shuffles else None
 
     def _enter(self, start: StepStart, probe: Probe) -> None:
-        """Prints, at the first step, what is done, on which domains, and by which losses."""
+        """Prints at the first step what the callback does, and on which domains and losses."""
         losses = LossSource(start.module, self.domain_loss).name
         entry = self._entry(
             f"{len(probe.domains)} domains ({', '.join(probe.domains)}; by {self._reader.source}; "
@@ -301,8 +301,8 @@ class DomainGradientCallback(Callback):
     def _report(self, start: StepStart, values: dict[str, float]) -> None:
         """Logs values of this step, once, to every logger and to ``callback_metrics``.
 
-        Not by ``pl_module.log`` alone: what is logged so on some steps only, Lightning repeats on
-        every later step of the epoch, and leaves out where ``log_every_n_steps`` does not fall.
+        ``pl_module.log`` alone is not enough: Lightning repeats such a value on every later step of
+        the epoch, and leaves out steps between those of ``log_every_n_steps``.
         """
         if start.trainer.barebones:
             return
@@ -314,8 +314,8 @@ class DomainGradientCallback(Callback):
     def _generator(
         self, step: int, device: torch.device | str = "cpu", *, use: str = "noise"
     ) -> torch.Generator:
-        """Makes a source of randomness, a function of the class, the seed, the use and the step."""
-        # so that a resumed run draws what the uninterrupted run draws, and all ranks draw alike
+        """Makes a generator whose seed depends on the class, the seed, the use and the step."""
+        # so that a resumed run and all ranks draw the same numbers
         text = f"{type(self).__name__}:{self.seed}:{use}:{step}"
         digest = hashlib.sha256(text.encode()).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") % 2**63)

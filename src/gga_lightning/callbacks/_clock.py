@@ -1,4 +1,4 @@
-"""Which optimizer step a training is at."""
+"""Counts the optimizer steps of a training."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ class StepClock:
 
     def __init__(self) -> None:
         self._steps: int | None = None
-        self._seen = 0  # the trainer's count when last looked at
+        self._seen = 0  # the trainer's count at the last call
 
     def now(self, trainer: Trainer) -> int:
-        """Gives the present step. To be asked at least once a batch.
+        """Returns the present step. Call it at least once per batch.
 
         Args:
             trainer: The trainer.
@@ -28,7 +28,7 @@ class StepClock:
             The number of steps made so far.
         """
         count = trainer.global_step
-        if self._steps is None:  # joins a training that was begun without it
+        if self._steps is None:  # the callback was added to a training that had already begun
             module = trainer.lightning_module
             each = 1 if module.automatic_optimization else max(1, len(trainer.optimizers))
             self._steps = count // each
@@ -47,9 +47,9 @@ class StepClock:
             self._steps = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the state for a checkpoint."""
+        """Returns the state for a checkpoint."""
         return {"steps": self._steps, "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the state from a checkpoint."""
+        """Restores the state from a checkpoint."""
         self._steps, self._seen = state["steps"], state["seen"]

@@ -1,4 +1,4 @@
-"""What is done with a move that a search has made: scrambling it, scoring it on another batch."""
+"""Scrambles the move of a search, or scores it on another batch."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -21,8 +21,9 @@ class PendingTransfer(NamedTuple):
 
     Attributes:
         step: The optimizer step of the search.
-        samples: What identifies the samples of the search's batch; see :meth:`Probe.samples`.
-        before: The parameters before the move, by name; none where the search did not move.
+        samples: A number that identifies the samples of the search's batch, see
+            :meth:`Probe.samples`.
+        before: The parameters before the move, by name; empty if the search did not move.
         after: The parameters after it.
     """
 
@@ -40,8 +41,8 @@ class PendingTransfer(NamedTuple):
         """Computes by how much the move raises the objective on an opened batch.
 
         Args:
-            params: The trainable parameters by name. They end where they are. Those that have
-                become trainable since the move are left alone.
+            params: The trainable parameters by name. Their values are restored at the end. Those
+                that have become trainable since the move are ignored.
             probe: The batch.
             objective: Which of the pairwise cosines counts.
 
@@ -83,7 +84,7 @@ def scramble(
     before: Mapping[str, Tensor],
     generator: torch.Generator,
 ) -> None:
-    """Draws the sign of every coordinate of a move anew.
+    """Replaces the sign of every coordinate of a move by a random one.
 
     Args:
         module: The module, after the move.
@@ -105,7 +106,7 @@ def _objective_at(
     probe: Probe,
     objective: Objective,
 ) -> float:
-    """The objective at another point; NaN where its loss or it is not finite."""
+    """Computes the objective at another point; NaN if it or the loss is not finite."""
     moved = {name: params[name] for name in values if name in params}
     here = copies(moved)
     try:

@@ -1,4 +1,4 @@
-"""Live progress of a search, whose window can take hours, on whatever bar there is."""
+"""Shows the progress of a search, whose window can take hours, on the present progress bar."""
 
 import contextlib
 import time
@@ -18,12 +18,12 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class SearchProgress:
-    """Shows how far the search is and how long its window will still take.
+    """Shows the progress of the search and the remaining time of its window.
 
     Lightning's rich bar, and any other that has a rich ``progress``, gets a line of its own for
-    the whole window; Lightning's tqdm bar shows the step in its description. Where there is
-    neither, or the output is not a terminal, a line is printed after half a minute, and then ever
-    more rarely: whenever the window has taken half as long again.
+    the whole window; Lightning's tqdm bar shows the step in its description. Without
+    such a bar, or if the output is not a terminal, a line is printed after half a minute, and then
+    whenever the elapsed time has grown by half.
     """
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class SearchProgress:
         Args:
             trainer: The trainer, whose bar is used.
             step: The step searched.
-            candidates: How many candidates a step has.
-            steps_left: How many steps of the window are searched from this one on, which counts;
-                None if that is unknown.
+            candidates: The number of candidates of a step.
+            steps_left: The number of steps that remain to be searched, this one included; None if
+                it is unknown.
 
         Yields:
             Nothing; call :meth:`update` in the body.
@@ -65,7 +65,7 @@ class SearchProgress:
         try:
             yield
         finally:
-            self._trainer = None  # not to be kept, or copied, with the callback
+            self._trainer = None  # must not be pickled or copied with the callback
             self._done += 1
             if self._rich is not None and self._done >= (self._steps or 1):
                 self._rich.update(self._task, visible=False)
@@ -101,7 +101,7 @@ class SearchProgress:
             )
 
     def close(self) -> None:
-        """Removes the line of a window that training has ended, and begins anew."""
+        """Removes the line of a window that the end of training cut short, and resets."""
         if self._rich is not None:
             self._rich.update(self._task, visible=False)
         self.__init__()
@@ -127,14 +127,14 @@ class SearchProgress:
         return 0.0 if self._began is None else now - self._began
 
     def _time_left(self, now: float, tried: int) -> str:
-        """How long the window will still take, or the step, if more is unknown."""
+        """Estimates the time left in the window, or in the step if its end is unknown."""
         done = self._done + tried / self._candidates
         seconds = self._elapsed(now) / done * ((self._steps or 1) - done)
         return str(timedelta(seconds=round(max(seconds, 0.0))))
 
 
 def _tqdm_of(bar: Any) -> Any:
-    """The tqdm object of Lightning's default bar, None for a bar of another kind."""
+    """Finds the tqdm object of Lightning's default bar; None for another kind of bar."""
     try:
         inner = bar.train_progress_bar
     except (AttributeError, TypeError):  # TypeError: Lightning's word for "not made yet"

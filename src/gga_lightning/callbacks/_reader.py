@@ -62,7 +62,7 @@ class DomainReader:
         """Sets how to find and evaluate domains.
 
         Args:
-            name: Whose warnings these are.
+            name: The callback's name, for warnings.
             domain_loss: See :class:`~gga_lightning.probing.source.LossSource`.
             split: See :class:`~gga_lightning.probing.domains.Splitter`.
             full_precision: See :class:`~gga_lightning.probing.sandbox.Sandbox`.
@@ -80,7 +80,7 @@ class DomainReader:
 
     @property
     def source(self) -> str:
-        """Where the domains come from, in words."""
+        """A description of where the domains were found."""
         return self._splitter.source
 
     @contextlib.contextmanager
@@ -97,8 +97,8 @@ class DomainReader:
         Args:
             start: The batch.
             params: The parameters to take gradients for.
-            shuffle: If given, deals the samples out to the domains at random.
-            double: Whether to compute in float64, on copies of the parameters where they are.
+            shuffle: If given, assigns the samples to the domains at random.
+            double: Whether to compute in float64, on copies of the present parameters.
 
         Yields:
             The domains to evaluate, or None (with a warning, once) if there are too few.
@@ -134,7 +134,7 @@ class DomainReader:
     def replayed(
         self, start: StepStart, probe: Probe, wanted: bool
     ) -> Generator[str | None, None, None]:
-        """Lets scores of a batch replay recordings on a GPU, where that is possible.
+        """Lets scores of a batch replay recordings on a GPU, if possible.
 
         Args:
             start: The batch.
@@ -142,7 +142,7 @@ class DomainReader:
             wanted: Whether recordings are wanted at all.
 
         Yields:
-            Why it is not possible, the first time that this is found out in the fit; else None.
+            The reason if it is not possible, once per fit; otherwise None.
         """
         if self._recorder is None and start.module.device.type == "cuda":
             self._recorder = CudaRecorder(start.module.device)
@@ -161,7 +161,7 @@ class DomainReader:
         Args:
             start: The batch.
             params: The parameters to take gradients for.
-            shuffle: If given, deals the samples out to the domains at random.
+            shuffle: If given, assigns the samples to the domains at random.
 
         Raises:
             MisconfigurationException: If no domains can be found, or their evaluation fails or
@@ -197,7 +197,7 @@ class DomainReader:
         """Warns, unless it has done so in this fit.
 
         Args:
-            kind: What warnings have in common of which one is enough.
+            kind: The kind of the warning. One warning of each kind is printed.
             message: The warning, without the name.
         """
         if kind not in self._warned:

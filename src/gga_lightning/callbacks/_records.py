@@ -1,4 +1,4 @@
-"""What is kept of each searched step, and the lines that sum them up."""
+"""Records of searched steps, and the lines that sum them up."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ __all__ = ["SearchRecord", "closing_lines", "entry_line", "next_proposal"]
 
 
 class SearchRecord(NamedTuple):
-    """What the search of one step did.
+    """The result of the search at one step.
 
     Attributes:
         step: The optimizer step.
@@ -56,11 +56,11 @@ class SearchRecord(NamedTuple):
 
     @classmethod
     def of(cls, step: int, result: SearchResult, seconds: float) -> "SearchRecord":
-        """Takes from a search what is kept of it.
+        """Makes the record of a search.
 
         Args:
             step: The optimizer step.
-            result: What the search found.
+            result: The result of the search.
             seconds: How long it took.
 
         Returns:
@@ -106,9 +106,9 @@ def entry_line(step: int, end: int | None, domains: str, candidates: int, moved:
     Args:
         step: The step.
         end: The step before which the window ends.
-        domains: The domains, and where they come from, in words.
-        candidates: How many candidates a step tries at most.
-        moved: How many parameters are moved.
+        domains: A description of the domains and where they were found.
+        candidates: The largest number of candidates of a step.
+        moved: The number of parameters that are moved.
 
     Returns:
         The line.
@@ -130,14 +130,14 @@ def closing_lines(
 
     Args:
         records: The searched steps.
-        skipped: How many batches could not be searched.
-        same_samples: How many of the batches after a search held the search's own samples.
-        objective: What was raised.
+        skipped: The number of batches that could not be searched.
+        same_samples: The number of batches after a search that had the search's own samples.
+        objective: The objective that was raised.
         window: The window in words, for one in which nothing was searched.
 
     Yields:
-        A line on the searches, and one on whether their gains hold on other batches, where that
-        was to be measured.
+        A line on the searches and, if it was measured, one on whether their gains hold on other
+        batches.
     """
     left_out = f"; {skipped} steps could not be searched" if skipped else ""
     if not records:

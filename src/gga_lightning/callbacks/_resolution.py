@@ -1,4 +1,4 @@
-"""What changes of the objective a search's arithmetic can see."""
+"""Measures which changes of the objective the arithmetic of a search can resolve."""
 
 import contextlib
 import math
@@ -28,7 +28,7 @@ _DROPPING = ((_DROPOUTS, "p"), (nn.MultiheadAttention, "dropout"), (nn.RNNBase, 
 
 
 class Resolution(NamedTuple):
-    """How well a search's arithmetic sees the change of the objective between two points.
+    """How well the arithmetic of a search resolves changes of the objective.
 
     Attributes:
         step: The optimizer step at which it was measured.
@@ -37,8 +37,8 @@ class Resolution(NamedTuple):
             without points.
         error: The error of the search's own change: root mean square over the points. None
             without points.
-        points: How many points were drawn; 0 if nothing could be measured.
-        reason: Why there are fewer points than usual; None if there are not.
+        points: The number of points that were drawn; 0 if nothing could be measured.
+        reason: The reason if there are fewer points than usual, else None.
     """
 
     step: int
@@ -63,7 +63,7 @@ def measure_resolution(
 
     The objective is computed at the present point and at three points at the search's radius,
     once as the search does it and once on a float64 copy of the module and the batch. Dropout
-    layers drop nothing meanwhile: they would draw other masks in float64.
+    layers drop nothing during this, because they would draw other masks in float64.
 
     Args:
         reader: Opens the batch.
@@ -73,10 +73,10 @@ def measure_resolution(
         proposal: The search's proposal, for its radius.
         objective: Which of the pairwise cosines counts.
         draw: A CPU generator for the points.
-        shuffle: If given, deals the samples out to the domains at random. It is not advanced.
+        shuffle: If given, assigns the samples to the domains at random. It is not advanced.
 
     Returns:
-        What was found.
+        The measurement.
     """
     if start.trainer.world_size > 1:
         return Resolution(start.step, reason="there are several processes")
@@ -93,7 +93,7 @@ def measure_resolution(
                     reason = "the objective is not finite"
                     break
                 found.append(pair)
-    except Exception as error:  # whatever the module's code raises in float64; or no memory
+    except Exception as error:  # of the module's code in float64, or of full memory
         reason = str(error).partition("\n")[0] or type(error).__name__
     finally:
         _put_back(params, before)
@@ -109,12 +109,12 @@ def measure_resolution(
 def resolution_lines(
     measured: Sequence[Resolution], records: Sequence[SearchRecord], objective: Objective
 ) -> Iterator[str]:
-    """Says what was measured, and whether the search could see what it selected.
+    """Reports the measurements, and whether rounding errors decided the selection.
 
     Args:
         measured: The measurements of a window.
         records: Its searched steps.
-        objective: What was raised.
+        objective: The objective that was raised.
 
     Yields:
         A line, if there was any measurement.
@@ -166,7 +166,7 @@ def _objectives(
     objective: Objective,
     shuffle: torch.Generator | None,
 ) -> tuple[float, float]:
-    """The objective as the search computes it, and in float64."""
+    """Computes the objective as the search does, and in float64."""
     values: list[float] = []
     for double in (False, True):
         again = None if shuffle is None else shuffle.clone_state()
@@ -191,7 +191,7 @@ def _move(
     proposal: Proposal,
     generator: torch.Generator,
 ) -> None:
-    """Moves the parameters to a point at the proposal's radius from where they were."""
+    """Moves the parameters to a random point at the proposal's radius."""
     if isinstance(proposal, Guided) and proposal.relative:
         # uniform noise that is as long as the full step
         size = sum(value.numel() for value in before)
@@ -214,7 +214,7 @@ def _put_back(params: Sequence[nn.Parameter], before: Sequence[Tensor]) -> None:
 
 @contextlib.contextmanager
 def _without_dropout(module: nn.Module) -> Generator[None]:
-    """Sets the probability of dropout layers to 0, for the copies that are made meanwhile."""
+    """Sets the probability of dropout layers to 0 in the body, and so in copies made there."""
     layers = [
         (part, name, getattr(part, name))
         for part in module.modules()

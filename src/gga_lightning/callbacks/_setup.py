@@ -1,4 +1,4 @@
-"""What is checked before any training, and the order in which callbacks run."""
+"""Checks callbacks before any training, and sorts them into the order in which they run."""
 
 import math
 import re
@@ -60,7 +60,7 @@ def check_settings(
     Args:
         start_step: The first step of the window.
         end_step: The step before which it ends.
-        every_n_steps: The steps between two of the window at which something is done.
+        every_n_steps: The number of steps from one action to the next.
         control: The control.
         controls: The controls that there are.
         parameters: The choice of parameters.
@@ -178,10 +178,10 @@ def check_integer(name: str, value: Any, minimum: int) -> None:
 def check_setup(
     callback: Callback, trainer: Trainer, pl_module: LightningModule, source: LossSource
 ) -> None:
-    """Checks whether domain gradients can be had of a module in a trainer.
+    """Checks whether the domain gradients of a module can be computed in a trainer.
 
     Args:
-        callback: Who wants them.
+        callback: The callback that needs them.
         trainer: The trainer.
         pl_module: The module.
         source: Where the domain losses come from.

@@ -24,8 +24,8 @@ def plot_predictions(
 ) -> Figure:
     r"""Draws pictures with their predicted classes below them, in blue if right.
 
-    Below a picture stands the predicted class with its probability and, if it is wrong, the class
-    itself.
+    The text below a picture is the predicted class with its probability and, if the prediction is
+    wrong, the true class.
 
     Args:
         images: N pictures, shape ``(N, 3, height, width)``, integers from 0 to 255.
