@@ -202,7 +202,7 @@ class TestErrors:
 
 @pytest.mark.slow
 def test_the_document(place, tmp_path, monkeypatch, capsys):
-    """Every block of docs/predict.md but the training runs."""
+    """Every block of docs/predict.md but the training runs, and runs on rows and texts."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/pets").symlink_to(place / "run")
     (tmp_path / "new").mkdir()
@@ -220,7 +220,7 @@ def test_the_document(place, tmp_path, monkeypatch, capsys):
             continue
         for line in block.replace("\\\n", "").splitlines():
             words = shlex.split(re.split(r" [|>] ", line)[0])
-            if words[0] == "gga-predict":
+            if words[:2] == ["gga-predict", "runs/pets"]:
                 printed(capsys, *words[1:])
                 commands += 1
     assert commands == 4
