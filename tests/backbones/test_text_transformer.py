@@ -39,7 +39,7 @@ def test_evaluation_equals_training_without_dropout():
     ("settings", "problem"),
     [
         ({"input_shape": (3, 8, 8)}, r"`input_shape` must be \(length,\)"),
-        ({"width": 30}, "`width` a multiple of `heads`, got 4096, 30, 2 and 4"),
+        ({"width": 30}, "`width` a multiple of `heads`, got 16384, 30, 2 and 4"),
         ({"layers": 0}, "must be at least 1"),
         ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\)"),
     ],

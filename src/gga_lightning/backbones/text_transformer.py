@@ -28,7 +28,7 @@ class TextTransformer(nn.Module):
     def __init__(
         self,
         input_shape: Sequence[int],
-        size: int = 4096,
+        size: int = 16384,
         *,
         width: int = 64,
         layers: int = 2,

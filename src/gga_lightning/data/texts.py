@@ -8,10 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset, Subset
 
 from gga_lightning.data.csv_rows import column_places
 from gga_lightning.data.faulty import Faulty, check_faulty, report_problems
@@ -60,7 +59,7 @@ class TextEncoding:
 
     Example:
         >>> TextEncoding(size=100, length=5)("No, thanks!")
-        tensor([ 1, 16, 19, 44, 49])
+        tensor([ 1, 41, 80, 60, 73])
     """
 
     takes_texts: ClassVar[bool] = True  # a str is a text, not a path
@@ -78,7 +77,7 @@ class TextEncoding:
         """Makes an input.
 
         Args:
-            text: A text, or its tokens or its counts of words, as :meth:`numbers` gives them.
+            text: A text, or the numbers of its words, as :meth:`numbers` gives them.
 
         Returns:
             See above; on the CPU.
@@ -90,20 +89,23 @@ class TextEncoding:
             text = self.numbers(text)
         elif not isinstance(text, Tensor):
             raise ValueError(f"a text must be a str, got {type(text).__name__}.")
-        if self.weights is None:
-            return text
-        weighted = text.float() * self._weights
+        if self.length is not None:
+            kept = text[: self.length - 1]
+            tokens = torch.zeros(self.length, dtype=torch.int64)
+            tokens[0] = 1
+            tokens[1 : len(kept) + 1] = kept + 2
+            return tokens
+        weighted = text.bincount(minlength=self.size) * self._weights
         return weighted / weighted.norm()
 
     def numbers(self, text: str) -> Tensor:
-        """Finds the words' numbers.
+        """Finds the numbers of the words.
 
         Args:
             text: The text.
 
         Returns:
-            The tokens, int64 of shape ``(length,)``; or how often each number occurs, uint8 of
-            shape ``(size,)``, at most 255.
+            For each word a number from 0 to ``size - 1``, int64 of shape ``(words,)``.
 
         Raises:
             ValueError: If the text has no words.
@@ -111,15 +113,7 @@ class TextEncoding:
         hashed = [zlib.crc32(word.encode(errors="replace")) % self.size for word in words(text)]
         if not hashed:
             raise ValueError(f"a text must have at least one word, got {text!r}.")
-        if self.length is None:
-            return torch.from_numpy(
-                np.bincount(hashed, minlength=self.size).clip(max=255).astype(np.uint8)
-            )
-        tokens = torch.zeros(self.length, dtype=torch.int64)
-        kept = hashed[: self.length - 1]
-        tokens[0] = 1
-        tokens[1 : len(kept) + 1] = torch.tensor(kept) + 2
-        return tokens
+        return torch.tensor(hashed)
 
     def items(self, file: str | Path) -> list[tuple[str, str]]:
         """Reads the texts of a file, for predictions.
@@ -157,28 +151,43 @@ class TextEncoding:
         return torch.tensor(self.weights)
 
 
-class TextSamples(TensorDataset):
+class TextSamples(Dataset[tuple[Tensor, Tensor]]):
     """The texts of a domain, as numbers of words.
 
     Attributes:
         texts: The texts themselves.
+        numbers: What :meth:`TextEncoding.numbers` gives for each text.
+        targets: Their targets.
         groups: Each text's group; None without groups.
     """
 
     def __init__(
-        self, numbers: Tensor, targets: Tensor, texts: list[str], groups: list[str] | None
+        self,
+        texts: list[str],
+        numbers: list[Tensor],
+        targets: Tensor,
+        groups: list[str] | None,
     ) -> None:
-        """Takes the samples.
+        """Takes the samples: see the attributes."""
+        self.texts = texts
+        self.numbers = numbers
+        self.targets = targets
+        self.groups = groups
+
+    def __len__(self) -> int:
+        """The number of texts."""
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Gets the numbers of the words of a text, and its target.
 
         Args:
-            numbers: What :meth:`TextEncoding.numbers` gives, of all texts.
-            targets: Their targets.
-            texts: The texts.
-            groups: Their groups.
+            index: Its place.
+
+        Returns:
+            int64 of shape ``(words,)``, and the target.
         """
-        super().__init__(numbers, targets)
-        self.texts = texts
-        self.groups = groups
+        return self.numbers[index], self.targets[index]
 
 
 class Texts:
@@ -217,7 +226,7 @@ class Texts:
         group: str | None = None,
         task: str = "classification",
         inputs: TextInputs = "tokens",
-        size: int = 4096,
+        size: int = 16384,
         length: int = 64,
         faulty: Faulty = "stop",
         weights: Sequence[float] | None = None,
@@ -268,9 +277,9 @@ class Texts:
         self._encode(inputs, size, length, weights)
         self.domains = {
             title: TextSamples(
-                self._numbers([usable[i].cells[place] for i in chosen]),
-                targets[chosen],
                 [usable[i].cells[place] for i in chosen],
+                [self._encoding.numbers(usable[i].cells[place]) for i in chosen],
+                targets[chosen],
                 None if group is None else [usable[i].group for i in chosen],
             )
             for title, chosen in records.by_domain().items()
@@ -287,14 +296,14 @@ class Texts:
         """
         if self.eval_transform is not None:
             return self.eval_transform
-        texts = found = 0
+        texts, found = 0, torch.zeros(self._encoding.size)
         for part in training.values():
             samples: Dataset[Any] = part.dataset
             assert isinstance(samples, TextSamples)
-            counts = samples.tensors[0][torch.as_tensor(part.indices)]
-            texts += len(counts)
-            found = found + (counts > 0).sum(0)
-        weights = ((1 + texts) / (1 + torch.as_tensor(found))).log() + 1
+            texts += len(part)
+            for index in part.indices:
+                found[samples.numbers[index].unique()] += 1
+        weights = ((1 + texts) / (1 + found)).log() + 1
         return TextEncoding(self._encoding.size, None, tuple(weights.tolist()))
 
     def _encode(self, inputs: str, size: int, length: int, weights: Sequence[float] | None) -> None:
@@ -314,6 +323,3 @@ class Texts:
         )
         self.eval_transform = self._encoding if tokens or weights is not None else None
         self.input_shape = (length if tokens else size,)
-
-    def _numbers(self, texts: Sequence[str]) -> Tensor:
-        return torch.stack([self._encoding.numbers(text) for text in texts])

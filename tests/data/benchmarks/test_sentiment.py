@@ -20,13 +20,13 @@ def test_classes_are_the_signs_of_the_ratings(root):
     assert list(data.domains) == ["products", "films", "editorials", "tweets"]
     films = data.domains["films"]
     assert films.texts == ['No, "never".', "Yes!"]
-    assert films.tensors[1].tolist() == [0, 1]
+    assert films.targets.tolist() == [0, 1]
     assert films.groups == ["films-1", "films-2"]
 
 
 def test_ratings_are_the_targets_of_regression(root):
     data = Sentiment(root, task="regression", inputs="tfidf", size=16)
-    assert data.domains["tweets"].tensors[1].tolist() == pytest.approx([-0.9, 0.0, 2.5])
+    assert data.domains["tweets"].targets.tolist() == pytest.approx([-0.9, 0.0, 2.5])
     assert (data.classes, data.input_shape) == (["rating"], (16,))
 
 

@@ -108,7 +108,7 @@ class Sentiment(Texts):
         *,
         task: str = "classification",
         inputs: TextInputs = "tokens",
-        size: int = 4096,
+        size: int = 16384,
         length: int = 40,
         weights: Sequence[float] | None = None,
     ) -> None:
