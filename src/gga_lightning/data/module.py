@@ -179,7 +179,7 @@ class DomainDataModule(DomainLoaders):
 
     @property
     def training_domains(self) -> list[str]:
-        """The domains in a training batch, which are source or pseudo-domains and their views."""
+        """The domains in a training batch, sources or pseudo-domains with their views, by name."""
         views = () if self._views_mixed else self._views
         clusters = [f"cluster-{number}" for number in range(self._pseudo_domains)]
         domains = clusters or self.source_domains

@@ -195,10 +195,10 @@ class Texts:
 
     The file has a row for each text, with columns for the text, its label and its domain. Domains
     come in the order in which the file first names them, classes in alphabetical order, and
-    texts in the file's order. :class:`~gga_lightning.data.texts.TextEncoding` says what inputs are.
+    texts in the file's order. :class:`~gga_lightning.data.texts.TextEncoding` describes the inputs.
 
     Attributes:
-        name: What the data are called in results.
+        name: The data set's name in results.
         domains: Domain name to its :class:`~gga_lightning.data.texts.TextSamples`.
         classes: The names of the classes; for other tasks those of the label columns.
         num_classes: How many there are.
