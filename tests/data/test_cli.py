@@ -35,6 +35,7 @@ from tests.data.loopback import (
     plain,
     troubled,
 )
+from tests.helpers import mostly_slow
 
 SMALL = ("trainer.max_steps=2", "data.steps_per_epoch=2", "data.batch_size=2", "backbone=mlp")
 QUIET = ("annealing=none", "callbacks=none", "data.num_workers=0")
@@ -172,7 +173,7 @@ PREPARE = {
 }
 
 
-@pytest.mark.parametrize("key", KINDS)
+@pytest.mark.parametrize("key", mostly_slow(KINDS, "pacs", "rotated_mnist", "sentiment"))
 def test_from_nothing_to_a_trained_model(key, server, tmp_path, monkeypatch, capsys, gga_train):
     PREPARE[key](monkeypatch, server)
     facts, root = KINDS[key].facts, tmp_path / "data"

@@ -11,7 +11,10 @@ from gga_lightning.experiments.configuration import explain
         ("hydra/launcher/submitit_slurm", "[submitit]'"),
         ("hydra/sweeper/optuna", "[optuna]'"),
         ("hydra/launcher/basi", "no option `hydra/launcher=basi`. Did you mean `basic`? There are"),
-        ("experiment/paper/pacs_gg", "Did you mean `paper/pacs_gga`? There are: basic, paper/"),
+        (
+            "experiment/paper/pacs_gg",
+            "Did you mean `paper/pacs_gga`? There are: basic, erm_plus_plus, paper/",
+        ),
         ("algorithm/coral_", "there is no option `algorithm=coral_`. Did you mean `coral`?"),
     ],
 )

@@ -115,7 +115,7 @@ def test_another_algorithm_leaves_the_published_numbers(algorithm):
 
 
 @pytest.mark.filterwarnings("ignore:.* is not the .* of the papers")
-@pytest.mark.parametrize(("table", "annealing"), mostly_slow(ROWS, ("pacs", "gga")))
+@pytest.mark.parametrize(("table", "annealing"), mostly_slow(ROWS))
 def test_two_steps(table, annealing, tmp_path, monkeypatch):
     """On three classes of small images in the data set's folders, ResNet-50 starting at random."""
     facts = FACTS[table.removesuffix("_command")]

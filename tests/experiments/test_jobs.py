@@ -51,6 +51,15 @@ class TestClaim:
             raise AssertionError
         assert {path.name: path.read_bytes() for path in job.folder.iterdir()} == before
 
+    def test_takes_the_folder_of_a_job_that_never_trained(self, job):
+        with pytest.raises(ValueError, match="refused"), job.claim("a", ["seed=1"]):
+            raise ValueError("refused")
+        with job.claim("b", ["seed=2"]):
+            assert noted(job) == {"config_hash": "b", "overrides": ["seed=2"], "starts": []}
+            job.go_on(0, SimpleNamespace(loggers=[]))
+        with pytest.raises(ValueError, match="holds another job"), job.claim("a", []):
+            raise AssertionError
+
     def test_refuses_a_second_claim_until_the_first_ends(self, job):
         with job.claim("a", []):
             second = Job(job.folder).claim("a", [])

@@ -56,6 +56,7 @@ def test_wandb(run, monkeypatch):
     assert b"trainer.max_steps" in recorded.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_mlflow(run, monkeypatch):
     for package in ("mlflow", "sqlalchemy", "alembic"):

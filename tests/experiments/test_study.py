@@ -74,6 +74,7 @@ def test_bad_numbers(option, capsys):
     assert f"`{option.partition('=')[0]}` must be a positive number" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_and_its_continuation(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -101,6 +102,7 @@ def test_the_time_is_over(tmp_path, monkeypatch, capsys):
     assert "no job has ended; give more `--minutes`" in output.err
 
 
+@pytest.mark.slow
 def test_another_algorithm_as_the_base(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     base = (*TOY, "algorithm=coral", "--methods", "voting", "--seeds", "1")

@@ -501,6 +501,8 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
         chosen += ["backbone=resnet18"] * (group in ("hparams", "sweep"))
     if (group, option) == ("task", "segmentation"):
         chosen.append("backbone=small_cnn")  # it needs feature maps
+    if option == "erm_plus_plus":
+        chosen.append("backbone.weights=null")  # these are downloaded
     with initialize_config_dir(train.config_directory(), version_base="1.3"):
         config = compose("train", on_digits(chosen), return_hydra_config=True)
     if group == "logger" and option in ("mlflow", "tensorboard", "wandb"):
@@ -514,6 +516,7 @@ def test_every_option_composes_and_instantiates(group, option, tmp_path):
     data = train.make_data(config)
     if config.backbone._target_ not in SMALL_BACKBONES:
         data.input_shape = (3, 224, 224) if option == "vit_b_16" else (3, 32, 32)
+        data.input_shape = (8,) if option == "text_transformer" else data.input_shape
         if OmegaConf.is_missing(config.backbone, "name"):
             config.backbone.name = "resnet10t" if option == "timm" else "resnet18"
     train.make_algorithm(config, data)
@@ -585,6 +588,15 @@ class TestGoingOn:
         assert (folder / "result.json").stat().st_mtime_ns == before
         assert "held-out accuracy" in " ".join(output.out.split())
 
+    def test_a_refused_command_leaves_its_folder_to_the_corrected_one(self, run, capsys):
+        with pytest.raises(SystemExit):
+            run(*SMALL, "annealing=none", "trainer.max_steps=1")
+        assert "`trainer.max_steps` must be at least" in capsys.readouterr().err
+        folder, _ = run(*SMALL, "annealing=none")
+        saved = (folder / ".hydra/config.yaml").read_text()
+        assert "max_steps: 1\n" not in saved
+        assert (folder / "result.json").exists()
+
     def test_another_configuration_is_refused_and_nothing_is_touched(self, run, capsys):
         folder, _ = run(*SMALL, "annealing=none")
         before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -594,6 +606,7 @@ class TestGoingOn:
         assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_the_job_of_the_readme_made_small(monkeypatch, tmp_path, capsys):
     """gga-train alone: pictures, a pretrained network, guided steps, and two figures."""
     small = ["trainer.max_steps=4", "data.steps_per_epoch=4", "data.batch_size=2"]

@@ -130,6 +130,9 @@ class Job:
     def _enter(self, config_hash: str, overrides: Sequence[str]) -> None:
         """Claims the folder for this job, unless it belongs to another one."""
         noted = self._read("job.json") or self._read("result.json")
+        # refused before its training, such as for a setting: the corrected command may follow
+        if noted.get("starts") == [] and self.result() is None:
+            noted = {}
         owner = noted.get("config_hash", config_hash)
         if owner != config_hash:
             raise ValueError(

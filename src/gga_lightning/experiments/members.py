@@ -23,9 +23,9 @@ _EQUAL = {
     "source_domains": "trained on other domains",
     "classes": "has other classes, or the same in another order",
     "input_shape": "has inputs of another shape",
-    "preprocess": "prepares images in another way",
     "split_seed": "has other splits: what it validates on, others may have trained on. Give all "
     "runs one `data.split_seed`",
+    "preprocess": "prepares inputs in another way",  # which may depend on the split
 }
 
 

@@ -96,7 +96,6 @@ class Sentiment(Texts):
                 "a04f43dfcc57119bcabaa12f356c8c40",
             ),
         ),
-        steps=2000,
         files=tuple(_FILES.values()),
         arrange=arrange,
         unit="sentences",
