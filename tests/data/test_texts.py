@@ -136,7 +136,7 @@ class TestWeights:
         assert torch.equal(loaded[0], module._fitted(data.domains["c"].texts[place]))
 
     def test_are_given(self, write):
-        data = many(write, inputs="tfidf", size=64, weights=[1.0] * 64)
+        data = many(write, inputs="tfidf", size=64, weights=[1] * 64)
         found = DomainDataModule(data, "c")._fitted("good good film")
         assert found.max() == pytest.approx(2 / math.sqrt(5))
 

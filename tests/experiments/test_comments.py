@@ -148,7 +148,10 @@ RUN = {
     ],
     "data/* group": [
         (*lines, "data.dataset.group=patient")
-        for lines in ((*ROWS, "data.dataset.columns=[one]"), (*TEXTS, "data.holdout_fraction=0.5"))
+        for lines in (
+            (*ROWS, "data.dataset.columns=[one]"),
+            (*TEXTS, "data.holdout_fraction=0.5", "backbone=text_transformer"),
+        )
     ],
     "data/* scaling": [
         (

@@ -148,7 +148,7 @@ class TextEncoding:
 
     @cached_property
     def _weights(self) -> Tensor:
-        return torch.tensor(self.weights)
+        return torch.tensor(self.weights, dtype=torch.float32)
 
 
 class TextSamples(Dataset[tuple[Tensor, Tensor]]):
