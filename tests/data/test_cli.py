@@ -152,9 +152,8 @@ def sentiment(monkeypatch, server):
         f"hutto_ICWSM_2014/{file}": "\r\n".join([*lines(n), ""]).encode()
         for n, file in enumerate(Sentiment.facts.files)
     }
-    inner = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
     [known] = Sentiment.facts.archives
-    archive = troubled(server, known.file, make_tar({inner: make_tar(ratings)}))
+    archive = troubled(server, known.file, make_tar(ratings))
     make_small(monkeypatch, Sentiment, (archive,), [40] * 4, 2)
 
 

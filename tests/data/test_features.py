@@ -301,3 +301,22 @@ def test_from_training_to_prediction(monkeypatch, tmp_path, capsys):
     assert [line["file"] for line in lines] == ["new.csv:2", "new.csv:3"]
     assert lines[1]["label"] == predicted[1].label
     assert "gga-predict: new.csv:4: column 'bill_length_mm' must be a number" in printed.err
+
+
+def test_the_runs_own_data_elsewhere_are_scaled_as_in_the_run(write, monkeypatch, tmp_path):
+    values = np.random.default_rng(0).normal(0, 1, 120)
+    rows = [(x, "ny"[int(x > 0)], "abc"[n % 3]) for n, x in enumerate(values)]
+    # other values in the sources, which must not change the inputs of the held-out domain
+    moved = [(x + 900 * (domain != "c"), label, domain) for x, label, domain in rows]
+    for name, lines in (("rows.csv", rows), ("moved.csv", moved)):
+        write(*(f"{x},{y},{d}" for x, y, d in lines), header="one,label,domain", name=name)
+    words = (
+        "data=features", "data.dataset.file=rows.csv", "annealing=none", "trainer.max_steps=100",
+        "algorithm.optimizer.lr=0.05", "callbacks=checkpoint", "hydra.run.dir=run",
+    )  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["gga-train", *words])
+    train.main()
+    [before] = evaluate.evaluate(tmp_path / "run", device="cpu")
+    assert before.accuracy > 0.9
+    other = ["data.dataset.file=moved.csv"]
+    assert evaluate.evaluate(tmp_path / "run", overrides=other, device="cpu") == [before]

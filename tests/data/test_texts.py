@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from gga_lightning.algorithms import ERM, IGA, Mixup
 from gga_lightning.backbones import MLP, TextTransformer
 from gga_lightning.data import DomainDataModule, Texts
-from gga_lightning.data.texts import TextEncoding, words
+from gga_lightning.data.text_encoding import TextEncoding, words
 from tests.helpers import trainer
 
 ROWS = (

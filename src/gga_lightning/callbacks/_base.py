@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import math
 import re
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from gga_lightning.callbacks._clock import StepClock
+from gga_lightning.callbacks._clock import StepClock, planned_steps
 from gga_lightning.callbacks._reader import DomainReader, StepStart
 from gga_lightning.callbacks._setup import (
     ParameterChoice,
@@ -25,7 +24,7 @@ from gga_lightning.probing import DomainLoss, Split
 from gga_lightning.probing.probe import Probe
 from gga_lightning.probing.source import LossSource
 
-__all__ = ["DomainGradientCallback", "StepStart", "planned_steps", "say"]
+__all__ = ["DomainGradientCallback", "StepStart", "say"]
 
 
 class DomainGradientCallback(Callback):
@@ -334,20 +333,3 @@ def say(trainer: Trainer, message: str) -> None:
             bar.print(message)
     else:
         rank_zero_info(message)
-
-
-def planned_steps(trainer: Trainer) -> float:
-    """Gives the number of optimizer steps after which a training ends.
-
-    Args:
-        trainer: The trainer.
-
-    Returns:
-        The number; infinity if nothing limits it.
-    """
-    limit = math.inf if trainer.max_steps < 0 else trainer.max_steps
-    try:
-        planned = trainer.estimated_stepping_batches
-    except MisconfigurationException:  # accumulation that changes with the epochs
-        return limit
-    return limit if planned < 0 else min(planned, limit)

@@ -1,10 +1,12 @@
-"""Counts the optimizer steps of a training."""
+"""Counts the optimizer steps of a training, those made and those planned."""
 
+import math
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-__all__ = ["StepClock"]
+__all__ = ["StepClock", "planned_steps"]
 
 
 class StepClock:
@@ -53,3 +55,20 @@ class StepClock:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the state from a checkpoint."""
         self._steps, self._seen = state["steps"], state["seen"]
+
+
+def planned_steps(trainer: Trainer) -> float:
+    """Gives the number of optimizer steps after which a training ends.
+
+    Args:
+        trainer: The trainer.
+
+    Returns:
+        The number; infinity if nothing limits it.
+    """
+    limit = math.inf if trainer.max_steps < 0 else trainer.max_steps
+    try:
+        planned = trainer.estimated_stepping_batches
+    except MisconfigurationException:  # accumulation that changes with the epochs
+        return limit
+    return limit if planned < 0 else min(planned, limit)

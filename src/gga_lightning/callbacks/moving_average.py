@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from gga_lightning.callbacks._base import planned_steps
+from gga_lightning.callbacks._clock import planned_steps
 from gga_lightning.callbacks._setup import check_integer
 from gga_lightning.callbacks.swad import SWAD
 

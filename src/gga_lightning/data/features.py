@@ -1,7 +1,8 @@
 """Rows of numbers with a label and a domain, from a CSV or Parquet file."""
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,14 +10,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from gga_lightning.data.csv_rows import column_places
 from gga_lightning.data.faulty import Faulty, check_faulty, report_problems
-from gga_lightning.data.records import NO_VALUE, Record, Records, is_number, read_records, read_rows
+from gga_lightning.data.records import (
+    NO_VALUE,
+    Record,
+    Records,
+    by_domain,
+    read_records,
+    read_rows,
+    to_number,
+)
 
 __all__ = ["Features", "RowScaling"]
+
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -123,10 +135,11 @@ class RowScaling:
         return torch.tensor(self.mean, dtype=exact), torch.tensor(self.std, dtype=exact)
 
     def _value(self, row: Mapping[str, Any], name: str) -> float:
-        if name not in row or not is_number(str(row[name])):
+        number = to_number(str(row.get(name, "")))
+        if math.isnan(number):
             found = repr(row[name]) if name in row else f"columns {list(row)}"
             raise ValueError(f"column {name!r} must be a number, got {found}.")
-        return float(row[name])
+        return number
 
 
 class Features:
@@ -203,17 +216,18 @@ class Features:
             file, label=label, domain=domain, group=group, task=task, columns=columns or ()
         )
         records.require(file, faulty)
-        places = _input_places(records, columns, file)
+        places, numbers = _inputs(records, columns, file)
         self.columns = [records.header[place] for place in places]
-        inputs = _inputs(records, places)
+        kept = records.keep(list(_problems(records, places, numbers)))
         records.require(file, faulty)
         report_problems(file, records.problems, faulty, stacklevel=3)
+        inputs = torch.from_numpy(numbers[kept])
         self.name = Path(file).stem if name is None else name
         self.classes, targets = records.targets()
         self.num_classes = len(self.classes)
         self.input_shape = (len(self.columns),)
         self.domains: dict[str, TensorDataset] = {}
-        for title, chosen in records.by_domain().items():
+        for title, chosen in by_domain(row.domain for row in records.rows).items():
             groups = [records.rows[place].group for place in chosen]
             rows = _Rows(inputs[chosen], targets[chosen], None if group is None else groups)
             self.domains[title] = rows
@@ -254,53 +268,54 @@ def _rows_of(part: Subset[Any]) -> Tensor:
     return rows.tensors[0][torch.as_tensor(part.indices)]
 
 
-def _input_places(records: Records, columns: Sequence[str] | None, file: str | Path) -> list[int]:
-    """Where the inputs are among the cells."""
+def _inputs(
+    records: Records, columns: Sequence[str] | None, file: str | Path
+) -> tuple[list[int], Numbers]:
+    """Where the inputs are among the cells, and their numbers, NaN for cells that are none."""
+    places = [place for place in range(len(records.header)) if place not in records.used]
     if columns is not None:
-        return list(column_places(records.header, columns, Path(file)).values())
-    found: list[int] = []
-    left_out: list[str] = []
-    for place, name in enumerate(records.header):
-        if place in records.used:
-            continue
-        texts = [(row, row.cells[place].strip()) for row in records.rows]
-        filled = [(row, text) for row, text in texts if text.casefold() not in NO_VALUE]
-        other = next(((row, text) for row, text in filled if not is_number(text)), None)
-        if filled and other is None:
-            found.append(place)
-        else:
-            reason = f"{other[1]!r} in {other[0].where}" if other else "no values"
-            left_out.append(f"{name} ({reason})")
-    if not found:
+        places = list(column_places(records.header, columns, Path(file)).values())
+    numbers = np.array([[to_number(row.cells[place]) for place in places] for row in records.rows])
+    numbers = numbers.reshape(len(records.rows), len(places))
+    if columns is not None:
+        return places, numbers
+    left_out = {
+        place: reason
+        for place, values in zip(places, numbers.T, strict=True)
+        if (reason := _no_input(records.rows, place, values))
+    }
+    named = ", ".join(f"{records.header[place]} ({reason})" for place, reason in left_out.items())
+    if len(left_out) == len(places):
         raise ValueError(
             f"`file` must have a column of numbers beside label and domain, got {records.header} "
-            f"in {str(file)!r}{', of which these are none: ' if left_out else ''}"
-            f"{', '.join(left_out)}."
+            f"in {str(file)!r}{', of which these are none: ' if named else ''}{named}."
         )
     if left_out:
         warnings.warn(
             f"These columns of {str(file)!r} are no inputs, because they have other values than "
-            f"numbers: {', '.join(left_out)}. Name the inputs with `columns` to choose them "
-            "yourself.",
+            f"numbers: {named}. Name the inputs with `columns` to choose them yourself.",
             stacklevel=3,
         )
-    return found
+    found = [index for index, place in enumerate(places) if place not in left_out]
+    return [places[index] for index in found], numbers[:, found]
 
 
-def _inputs(records: Records, places: Sequence[int]) -> Tensor:
-    """The numbers of the rows; rows without are taken out, with their problem."""
-    usable: list[Record] = []
-    numbers: list[list[float]] = []
-    for row in records.rows:
-        texts = [row.cells[place].strip() for place in places]
-        wrong = next((i for i, text in enumerate(texts) if not is_number(text)), None)
-        if wrong is None:
-            usable.append(row)
-            numbers.append([float(text) for text in texts])
+def _no_input(rows: Sequence[Record], place: int, values: Numbers) -> str | None:
+    """Why a column is not numeric: a cell that is neither a number nor empty, or no numbers."""
+    for index in np.flatnonzero(np.isnan(values)).tolist():
+        text = rows[index].cells[place].strip()
+        if text.casefold() not in NO_VALUE:
+            return f"{text!r} in {rows[index].where}"
+    return "no values" if np.isnan(values).all() else None
+
+
+def _problems(records: Records, places: Sequence[int], numbers: Numbers) -> Iterator[str | None]:
+    """What is wrong with the inputs of each row."""
+    for row, wrong in zip(records.rows, np.isnan(numbers), strict=True):
+        if not wrong.any():
+            yield None
             continue
-        name, text = records.header[places[wrong]], texts[wrong]
+        place = places[int(wrong.argmax())]
+        name, text = records.header[place], row.cells[place].strip()
         empty = text.casefold() in NO_VALUE
-        problem = f"no {name}" if empty else f"{name} is {text!r}, not a finite number"
-        records.problems.append(f"{row.where}: {problem}")
-    records.rows = usable
-    return torch.from_numpy(np.array(numbers, dtype=np.float64).reshape(-1, len(places)))
+        yield f"no {name}" if empty else f"{name} is {text!r}, not a finite number"

@@ -104,7 +104,7 @@ def split_by_style(
 
 
 def check_count(count: Any, input_shape: tuple[int, ...]) -> int:
-    """Gives the number of pseudo-domains, 0 for none; raises a ValueError if it cannot be had."""
+    """Returns the number of pseudo-domains, 0 for none; raises a ValueError if it is not one."""
     whole = isinstance(count, int) and not isinstance(count, bool) and count > 1
     if count and not (whole and len(input_shape) == 3):
         raise ValueError(

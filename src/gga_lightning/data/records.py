@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,15 @@ from gga_lightning.data.csv_rows import Row, column_places, read_csv
 from gga_lightning.data.faulty import Faulty, report_problems
 from gga_lightning.data.names import plain_name
 
-__all__ = ["NO_VALUE", "Record", "Records", "is_number", "read_records", "read_rows"]
+__all__ = [
+    "NO_VALUE",
+    "Record",
+    "Records",
+    "by_domain",
+    "read_records",
+    "read_rows",
+    "to_number",
+]
 
 NO_VALUE = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells without a value
 
@@ -65,8 +73,30 @@ class Records:
         self._task = task
         self._label = list(label)
 
+    def keep(self, problems: Sequence[str | None]) -> list[int]:
+        """Leaves out the rows that have a problem.
+
+        Args:
+            problems: For each row what is wrong with it, or None.
+
+        Returns:
+            The places that the remaining rows had.
+        """
+        pairs = list(zip(self.rows, problems, strict=True))
+        self.problems += [f"{row.where}: {problem}" for row, problem in pairs if problem]
+        self.rows = [row for row, problem in pairs if not problem]
+        return [place for place, (_, problem) in enumerate(pairs) if not problem]
+
     def require(self, file: str | Path, faulty: Faulty) -> None:
-        """Raises a ValueError if there is no row that can be used."""
+        """Checks that a row is left.
+
+        Args:
+            file: The file, for the message.
+            faulty: Whether the message is about all problems.
+
+        Raises:
+            ValueError: If none is.
+        """
         if not self.rows:
             report_problems(file, self.problems if faulty == "stop" else [], faulty)
             reasons = "".join(f"; {problem}" for problem in self.problems[:3])
@@ -92,16 +122,24 @@ class Records:
         found = torch.tensor(numbers, dtype=torch.float32)
         return self._label, found[:, 0] if len(self._label) == 1 else found
 
-    def by_domain(self) -> dict[str, list[int]]:
-        """Finds the rows of each domain.
 
-        Returns:
-            Domain name to the places of its rows, domains in the order of their first rows.
-        """
-        places: dict[str, list[int]] = {}
-        for place, row in enumerate(self.rows):
-            places.setdefault(row.domain, []).append(place)
-        return places
+def by_domain(domains: Iterable[str]) -> dict[str, list[int]]:
+    """Finds the samples of each domain.
+
+    Args:
+        domains: The domain of each sample.
+
+    Returns:
+        Domain name to the places of its samples, domains in the order of their first samples.
+
+    Example:
+        >>> by_domain(["b", "a", "b"])
+        {'b': [0, 2], 'a': [1]}
+    """
+    places: dict[str, list[int]] = {}
+    for place, domain in enumerate(domains):
+        places.setdefault(domain, []).append(place)
+    return places
 
 
 def read_records(
@@ -197,12 +235,24 @@ def read_rows(file: str | Path, columns: Sequence[str]) -> tuple[list[str], Iter
     return header, ((n, list(row)) for n, row in enumerate(zip(*values, strict=True), 1)), "row"
 
 
-def is_number(text: str) -> bool:
-    """Whether a cell is a finite number."""
+def to_number(text: str) -> float:
+    """Reads a cell as a number.
+
+    Args:
+        text: The cell.
+
+    Returns:
+        The number; NaN if it is none, or not finite.
+
+    Example:
+        >>> to_number(" 2.5"), to_number("tall"), to_number("inf")
+        (2.5, nan, nan)
+    """
     try:
-        return math.isfinite(float(text))
+        number = float(text)
     except ValueError:
-        return False
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def _problem(
@@ -216,7 +266,7 @@ def _problem(
             return f"no {name}"
         if name not in labels or task == "classification":
             continue
-        if not is_number(text):
+        if math.isnan(to_number(text)):
             return f"{name} is {text!r}, not a number"
         if task == "multi_label" and float(text) not in (0.0, 1.0):
             return f"{name} is {text}, neither 0 nor 1"

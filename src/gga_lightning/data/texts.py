@@ -1,12 +1,8 @@
 """Texts with a label and a domain, from a CSV or Parquet file."""
 
-import re
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,141 +10,12 @@ from torch.utils.data import Dataset, Subset
 
 from gga_lightning.data.csv_rows import column_places
 from gga_lightning.data.faulty import Faulty, check_faulty, report_problems
-from gga_lightning.data.records import Record, read_records
+from gga_lightning.data.records import by_domain, read_records
+from gga_lightning.data.text_encoding import TextEncoding, words
 
-__all__ = ["TextEncoding", "TextInputs", "TextSamples", "Texts", "words"]
+__all__ = ["ListedTexts", "TextInputs", "TextSamples", "Texts"]
 
 TextInputs = Literal["tokens", "tfidf"]
-_WORDS = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
-
-
-def words(text: str) -> list[str]:
-    """Splits a text into words in lower case and single other characters.
-
-    Args:
-        text: The text.
-
-    Returns:
-        The words and characters, in order.
-
-    Example:
-        >>> words("It's GOOD :)")
-        ["it's", 'good', ':', ')']
-    """
-    return _WORDS.findall(text.lower())
-
-
-@dataclass(frozen=True)
-class TextEncoding:
-    """Turns texts into inputs, by hashed words.
-
-    Each word is one of ``size`` numbers by the CRC-32 of its letters; two words can have the same
-    number, and there is no list of words to keep. Inputs are either
-
-    - tokens: the numbers of the first ``length`` words, from 2 on, int64 of shape ``(length,)``.
-      It begins with a 1 and ends with zeros where there are fewer words;
-    - or TF-IDF: how often each number occurs in the text, times its ``weights``, scaled to
-      length 1, float32 of shape ``(size,)``.
-
-    Attributes:
-        size: How many numbers there are.
-        length: How many tokens an input has; None for TF-IDF.
-        weights: The weight of each number; None for tokens. Those of :class:`Texts` are the
-            inverse document frequencies over the training parts of the source domains, smoothed
-            as in scikit-learn: ``ln((1 + n) / (1 + n_w)) + 1`` for a word in n_w of n texts.
-
-    Example:
-        >>> TextEncoding(size=100, length=5)("No, thanks!")
-        tensor([ 1, 41, 80, 60, 73])
-    """
-
-    takes_texts: ClassVar[bool] = True  # a str is a text, not a path
-
-    size: int
-    length: int | None = None
-    weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        """Makes a tuple of the weights."""
-        if self.weights is not None:
-            object.__setattr__(self, "weights", tuple(self.weights))
-
-    def __call__(self, text: str | Tensor) -> Tensor:
-        """Makes an input.
-
-        Args:
-            text: A text, or the numbers of its words, as :meth:`numbers` gives them.
-
-        Returns:
-            See above; on the CPU.
-
-        Raises:
-            ValueError: If it is neither, or has no words.
-        """
-        if isinstance(text, str):
-            text = self.numbers(text)
-        elif not isinstance(text, Tensor):
-            raise ValueError(f"a text must be a str, got {type(text).__name__}.")
-        if self.length is not None:
-            kept = text[: self.length - 1]
-            tokens = torch.zeros(self.length, dtype=torch.int64)
-            tokens[0] = 1
-            tokens[1 : len(kept) + 1] = kept + 2
-            return tokens
-        weighted = text.bincount(minlength=self.size) * self._weights
-        return weighted / weighted.norm()
-
-    def numbers(self, text: str) -> Tensor:
-        """Finds the numbers of the words.
-
-        Args:
-            text: The text.
-
-        Returns:
-            For each word a number from 0 to ``size - 1``, int64 of shape ``(words,)``.
-
-        Raises:
-            ValueError: If the text has no words.
-        """
-        hashed = [zlib.crc32(word.encode(errors="replace")) % self.size for word in words(text)]
-        if not hashed:
-            raise ValueError(f"a text must have at least one word, got {text!r}.")
-        return torch.tensor(hashed)
-
-    def items(self, file: str | Path) -> list[tuple[str, str]]:
-        """Reads the texts of a file, for predictions.
-
-        Args:
-            file: A text file in UTF-8, with a text in each line.
-
-        Returns:
-            For each line that is not empty its place, such as ``"new.txt:2"``, and its text.
-        """
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-        return [(f"{file}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
-
-    def settings(self) -> dict[str, Any]:
-        """Describes it for ``result.json``.
-
-        Returns:
-            The attributes, and ``kind``.
-        """
-        weights = None if self.weights is None else list(self.weights)
-        return {"kind": "text", "size": self.size, "length": self.length, "weights": weights}
-
-    def dataset_settings(self) -> dict[str, Any]:
-        """Says with which settings another data set makes the same inputs.
-
-        Returns:
-            Those of :class:`Texts`.
-        """
-        given = {"inputs": "tokens" if self.length else "tfidf", "size": self.size}
-        given |= {"length": self.length} if self.length else {}
-        return given | ({} if self.weights is None else {"weights": list(self.weights)})
-
-    @cached_property
-    def _weights(self) -> Tensor:
-        return torch.tensor(self.weights, dtype=torch.float32)
 
 
 class TextSamples(Dataset[tuple[Tensor, Tensor]]):
@@ -156,7 +23,8 @@ class TextSamples(Dataset[tuple[Tensor, Tensor]]):
 
     Attributes:
         texts: The texts themselves.
-        numbers: What :meth:`TextEncoding.numbers` gives for each text.
+        numbers: The numbers of the words of each text, by
+            :meth:`~gga_lightning.data.text_encoding.TextEncoding.numbers`.
         targets: Their targets.
         groups: Each text's group; None without groups.
     """
@@ -190,12 +58,92 @@ class TextSamples(Dataset[tuple[Tensor, Tensor]]):
         return self.numbers[index], self.targets[index]
 
 
-class Texts:
+class ListedTexts:
+    """Domains of texts: the part that all data sets of texts share.
+
+    Example:
+        >>> from gga_lightning.data import Texts
+        >>> issubclass(Texts, ListedTexts)
+        True
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        domains: Sequence[str],
+        targets: Tensor,
+        *,
+        name: str,
+        classes: list[str],
+        groups: Sequence[str] | None,
+        inputs: str,
+        size: int,
+        length: int,
+        weights: Sequence[float] | None,
+    ) -> None:
+        """Takes the samples that a subclass has read.
+
+        Args:
+            texts: The texts, each with at least one word.
+            domains: The domain of each.
+            targets: The target of each.
+            name: See :class:`Texts`.
+            classes: The names of classes or outputs.
+            groups: The group of each text; None without groups.
+            inputs: See :class:`Texts`.
+            size: See :class:`Texts`.
+            length: See :class:`Texts`.
+            weights: See :class:`Texts`.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        self._encoding = _encoding(inputs, size, length, weights)
+        known = inputs == "tokens" or weights is not None
+        self.eval_transform = self._encoding if known else None
+        self.input_shape = (length if inputs == "tokens" else size,)
+        self.name = name
+        self.classes = classes
+        self.num_classes = len(classes)
+        self.domains = {
+            title: TextSamples(
+                [texts[place] for place in chosen],
+                [self._encoding.numbers(texts[place]) for place in chosen],
+                targets[chosen],
+                None if groups is None else [groups[place] for place in chosen],
+            )
+            for title, chosen in by_domain(domains).items()
+        }
+
+    def fit(self, training: Mapping[str, Subset[Any]]) -> TextEncoding:
+        """Finds the weights of words for TF-IDF.
+
+        Args:
+            training: Source domain to its training part.
+
+        Returns:
+            What makes inputs of numbers of words.
+        """
+        if self.eval_transform is not None:
+            return self.eval_transform
+        texts, found = 0, torch.zeros(self._encoding.size)
+        for part in training.values():
+            samples: Dataset[Any] = part.dataset
+            assert isinstance(samples, TextSamples)
+            texts += len(part)
+            for index in part.indices:
+                found[samples.numbers[index].unique()] += 1
+        weights = ((1 + texts) / (1 + found)).log() + 1
+        return TextEncoding(self._encoding.size, None, tuple(weights.tolist()))
+
+
+class Texts(ListedTexts):
     """Texts with a label and a domain, such as reviews of several kinds of products.
 
     The file has a row for each text, with columns for the text, its label and its domain. Domains
     come in the order in which the file first names them, classes in alphabetical order, and
-    texts in the file's order. :class:`~gga_lightning.data.texts.TextEncoding` describes the inputs.
+    texts in the file's order. :class:`~gga_lightning.data.text_encoding.TextEncoding` describes
+    the inputs.
 
     Attributes:
         name: The data set's name in results.
@@ -262,64 +210,37 @@ class Texts:
             file, label=label, domain=domain, group=group, task=task, columns=[text]
         )
         place = column_places(records.header, [text], Path(file))[text]
-        usable: list[Record] = []
-        for row in records.rows:
-            if words(row.cells[place]):
-                usable.append(row)
-            else:
-                records.problems.append(f"{row.where}: no words in {text}")
-        records.rows = usable
+        records.keep(
+            [None if words(row.cells[place]) else f"no words in {text}" for row in records.rows]
+        )
         records.require(file, faulty)
         report_problems(file, records.problems, faulty, stacklevel=3)
-        self.name = Path(file).stem if name is None else name
-        self.classes, targets = records.targets()
-        self.num_classes = len(self.classes)
-        self._encode(inputs, size, length, weights)
-        self.domains = {
-            title: TextSamples(
-                [usable[i].cells[place] for i in chosen],
-                [self._encoding.numbers(usable[i].cells[place]) for i in chosen],
-                targets[chosen],
-                None if group is None else [usable[i].group for i in chosen],
-            )
-            for title, chosen in records.by_domain().items()
-        }
-
-    def fit(self, training: Mapping[str, Subset[Any]]) -> TextEncoding:
-        """Finds the weights of words for TF-IDF.
-
-        Args:
-            training: Source domain to its training part.
-
-        Returns:
-            What makes inputs of numbers of words.
-        """
-        if self.eval_transform is not None:
-            return self.eval_transform
-        texts, found = 0, torch.zeros(self._encoding.size)
-        for part in training.values():
-            samples: Dataset[Any] = part.dataset
-            assert isinstance(samples, TextSamples)
-            texts += len(part)
-            for index in part.indices:
-                found[samples.numbers[index].unique()] += 1
-        weights = ((1 + texts) / (1 + found)).log() + 1
-        return TextEncoding(self._encoding.size, None, tuple(weights.tolist()))
-
-    def _encode(self, inputs: str, size: int, length: int, weights: Sequence[float] | None) -> None:
-        """Sets how texts become inputs."""
-        if inputs not in ("tokens", "tfidf"):
-            raise ValueError(f"`inputs` must be 'tokens' or 'tfidf', got {inputs!r}.")
-        if size < 2 or length < 2:
-            raise ValueError(f"`size` and `length` must be at least 2, got {size} and {length}.")
-        if weights is not None and (inputs != "tfidf" or len(weights) != size):
-            raise ValueError(
-                f"`weights` must be {size} numbers, with `inputs='tfidf'`, got {len(weights)} with "
-                f"{inputs!r}."
-            )
-        tokens = inputs == "tokens"
-        self._encoding = TextEncoding(
-            size, length if tokens else None, None if weights is None else tuple(weights)
+        classes, targets = records.targets()
+        super().__init__(
+            [row.cells[place] for row in records.rows],
+            [row.domain for row in records.rows],
+            targets,
+            name=Path(file).stem if name is None else name,
+            classes=classes,
+            groups=None if group is None else [row.group for row in records.rows],
+            inputs=inputs,
+            size=size,
+            length=length,
+            weights=weights,
         )
-        self.eval_transform = self._encoding if tokens or weights is not None else None
-        self.input_shape = (length if tokens else size,)
+
+
+def _encoding(inputs: str, size: int, length: int, weights: Sequence[float] | None) -> TextEncoding:
+    if inputs not in ("tokens", "tfidf"):
+        raise ValueError(f"`inputs` must be 'tokens' or 'tfidf', got {inputs!r}.")
+    if size < 2 or length < 2:
+        raise ValueError(f"`size` and `length` must be at least 2, got {size} and {length}.")
+    if weights is not None and (inputs != "tfidf" or len(weights) != size):
+        raise ValueError(
+            f"`weights` must be {size} numbers, with `inputs='tfidf'`, got {len(weights)} with "
+            f"{inputs!r}."
+        )
+    tokens = inputs == "tokens"
+    return TextEncoding(
+        size, length if tokens else None, None if weights is None else tuple(weights)
+    )

@@ -186,39 +186,45 @@ def _data(
     overrides: Sequence[str],
     trust: Sequence[str],
 ) -> DomainLoaders:
-    """The run's data, or those that the overrides choose."""
+    """The run's data, or those that the overrides choose, with inputs prepared as in the run."""
+    settings = getattr(preprocess, "dataset_settings", dict)()
+    if "as_uint8" in config.data.dataset:
+        settings["as_uint8"] = config.data.dataset.as_uint8
+    overrides = names_as_text(overrides)
+    given = _settings_of(overrides)
     if overrides:
-        config.data = _other_data(folder, config, preprocess, overrides)
-        if not any(word.startswith("data=") for word in overrides):
+        config.data = _other_data(folder, overrides, given)
+        if "data" not in given:
             require_trusted(config.data, trust)
+    dataset = config.data.dataset
+    for name in settings:
+        if name in dataset and f"data.dataset.{name}" not in given:
+            dataset[name] = settings[name]
+    if overrides:
         return make_data(config)
     with made_from(config_file(folder), "the run's data cannot be made"):
         return make_data(config)
 
 
-def _other_data(
-    folder: Path, config: DictConfig, preprocess: object, overrides: Sequence[str]
-) -> DictConfig:
-    """The run's data with other settings, or all samples of the data that are chosen."""
-    overrides = names_as_text(overrides)
-    groups = [o.key_or_group for o in OverridesParser.create().parse_overrides(overrides)]
-    for word, group in zip(overrides, groups, strict=True):
-        if group.partition(".")[0] != "data":
+def _settings_of(overrides: Sequence[str]) -> list[str]:
+    """The names of the settings that are overridden, all of them of the data."""
+    names = [o.key_or_group for o in OverridesParser.create().parse_overrides(list(overrides))]
+    for word, name in zip(overrides, names, strict=True):
+        if name.partition(".")[0] != "data":
             raise ValueError(
                 "overrides must be of the data, as all else is the run's: `data=...` or "
                 f"`data.NAME=...`, got {word!r}."
             )
-    if "data" not in groups:
+    return names
+
+
+def _other_data(folder: Path, overrides: Sequence[str], given: Sequence[str]) -> DictConfig:
+    """The run's data with other settings, or all samples of the data that are chosen."""
+    if "data" not in given:
         with initialize_config_dir(str((folder / ".hydra").resolve()), version_base="1.3"):
-            return compose("config", overrides).data
-    settings = getattr(preprocess, "dataset_settings", dict)()
-    if "as_uint8" in config.data.dataset:
-        settings["as_uint8"] = config.data.dataset.as_uint8
+            return compose("config", list(overrides)).data
     with initialize_config_dir(config_directory(), version_base="1.3"):
-        data = compose("train", overrides).data
-    for name, value in settings.items():
-        if name in data.dataset and f"data.dataset.{name}" not in groups:
-            data.dataset[name] = value
+        data = compose("train", list(overrides)).data
     data._target_ = f"{WholeDomains.__module__}.{WholeDomains.__name__}"
     return data
 

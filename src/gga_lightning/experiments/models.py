@@ -64,8 +64,8 @@ def load_model(
         ``preprocess`` makes inputs as in the run: of images, a
         :class:`~gga_lightning.experiments.preprocess.Preprocess`; of rows, a
         :class:`~gga_lightning.data.features.RowScaling`; of texts, a
-        :class:`~gga_lightning.data.texts.TextEncoding`. It is None for other data. The model
-        predicts with :meth:`~gga_lightning.algorithms.DomainGeneralizer.predict`::
+        :class:`~gga_lightning.data.text_encoding.TextEncoding`. It is None for other data. The
+        model predicts with :meth:`~gga_lightning.algorithms.DomainGeneralizer.predict`::
 
             load_model("multirun/FOLDER").predict("cat.jpg").label
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gga_lightning.data.decoding import decode, decode_image
 from gga_lightning.data.features import RowScaling
-from gga_lightning.data.texts import TextEncoding
+from gga_lightning.data.text_encoding import TextEncoding
 from gga_lightning.data.transforms import EvalTransform, to_float
 
 __all__ = ["Preprocess", "make_preprocess"]
@@ -104,7 +104,7 @@ def make_preprocess(settings: Mapping[str, Any] | None) -> Callable[[Any], Tenso
         settings: What ``result.json`` has under ``preprocess``: the attributes of a
             :class:`Preprocess`; or a ``kind``, ``"row"`` or ``"text"``, and the attributes of a
             :class:`~gga_lightning.data.features.RowScaling` or a
-            :class:`~gga_lightning.data.texts.TextEncoding`.
+            :class:`~gga_lightning.data.text_encoding.TextEncoding`.
 
     Returns:
         The object; None if the inputs are something else.

@@ -186,6 +186,19 @@ class Benchmark:
             sentences.append(f"There are {num_classes} classes, expected {self.num_classes}.")
         return sentences
 
+    def survey(self, counts: dict[str, Counter[str]]) -> "Survey":
+        """Compares what was counted with the known numbers.
+
+        Args:
+            counts: Domain to class to number of samples.
+
+        Returns:
+            The counts. Faults are the differences.
+        """
+        survey = Survey(counts, [])
+        survey.faults += self.differences(survey.totals, len(survey.classes))
+        return survey
+
 
 def _holds_something(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(path.iterdir()))

@@ -110,9 +110,7 @@ class _MNIST(ABC):
         counts = {
             name: Counter(map(str, domain.tensors[1].tolist())) for name, domain in domains.items()
         }
-        survey = Survey(counts, [])
-        survey.faults += cls.facts.differences(survey.totals, len(survey.classes))
-        return survey
+        return cls.facts.survey(counts)
 
 
 class RotatedMNIST(_MNIST):

@@ -1,21 +1,15 @@
 """Human ratings of the sentiment of four kinds of text, by which VADER was tested."""
 
-import csv
-import os
-import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NamedTuple
 
-from gga_lightning.data.benchmarks.benchmark import (
-    Archive,
-    Benchmark,
-    DatasetError,
-    Survey,
-    find_folder,
-)
-from gga_lightning.data.texts import TextInputs, Texts, words
+import torch
+
+from gga_lightning.data.benchmarks.benchmark import Archive, Benchmark, DatasetError, Survey
+from gga_lightning.data.text_encoding import words
+from gga_lightning.data.texts import ListedTexts, TextInputs
 
 __all__ = ["Sentiment"]
 
@@ -27,44 +21,26 @@ _FILES = {
 }
 
 
-def arrange(unpacked: Path, contents: tuple[str, ...]) -> Path:
-    """Unpacks the archive of the ratings, which is in the package's archive.
-
-    Args:
-        unpacked: Holds the package.
-        contents: Files that the data set's folder must have.
-
-    Returns:
-        The data set's folder.
-
-    Raises:
-        DatasetError: If the package does not hold them.
-    """
-    inner = next(iter(sorted(unpacked.rglob("hutto_ICWSM_2014.tar.gz"))), None)
-    if inner is None:
-        raise DatasetError("The package has no file hutto_ICWSM_2014.tar.gz: it is another one.")
-    folder = unpacked / "ratings"
-    folder.mkdir()
-    with tarfile.open(inner) as archive:
-        for member in archive.getmembers():
-            name = PurePosixPath(member.name).name
-            content = archive.extractfile(member) if name in contents else None
-            if content is not None:  # a file, whose own name alone is used
-                (folder / name).write_bytes(content.read())
-    return find_folder(folder, contents)
+class _Rated(NamedTuple):
+    text: str
+    domain: str
+    document: str  # the review or article
+    rating: float
+    label: str | None  # its sign; None for 0
 
 
-class Sentiment(Texts):
+class Sentiment(ListedTexts):
     """Whether a sentence is positive or negative, in four kinds of text.
 
     The domains are sentences of product reviews (``products``), of film reviews (``films``) and of
     newspaper editorials (``editorials``), and ``tweets``. Twenty people rated each sentence from
     -4 to 4, and the data have the means. Classes are their signs; sentences with a mean of 0 are
     left out. For regression the targets are the means, and no sentence is left out. Splits are by
-    document (review or article), of which each but a tweet has several sentences.
+    document: a product review or an article has several sentences, and each sentence of the other
+    two domains counts as a document.
 
-    The texts come with the source package of vaderSentiment 3.3.2 (MIT; the texts are third
-    parties'). Source: Hutto & Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment
+    The texts come with vaderSentiment, in its repository (MIT; the texts themselves are
+    third parties'). Source: Hutto & Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment
     Analysis of Social Media Text", ICWSM 2014.
 
     Attributes:
@@ -84,20 +60,20 @@ class Sentiment(Texts):
         num_classes=2,
         licence="MIT for the package; the texts are third parties'",
         homepage="https://github.com/cjhutto/vaderSentiment",
-        download_size=2_466_783,
+        download_size=2_338_514,
         archives=(
             Archive(
-                "vaderSentiment-3.3.2.tar.gz",
+                "hutto_ICWSM_2014.tar.gz",
                 (
-                    "https://files.pythonhosted.org/packages/77/8c/4a48c10a50f750ae565e341e697d74"
-                    "a38075a3e43ff0df6f1ab72e186902/vaderSentiment-3.3.2.tar.gz",
+                    "https://raw.githubusercontent.com/cjhutto/vaderSentiment/"
+                    "44fc044cd877310ee8278a0eadf34bcd50d41d06/additional_resources/"
+                    "hutto_ICWSM_2014.tar.gz",
                 ),
-                2_466_783,
-                "a04f43dfcc57119bcabaa12f356c8c40",
+                2_338_514,
+                "6a09f8796e24b65b8614d2ccd878aa4a",
             ),
         ),
         files=tuple(_FILES.values()),
-        arrange=arrange,
         unit="sentences",
     )
 
@@ -127,26 +103,22 @@ class Sentiment(Texts):
         if task not in ("classification", "regression"):
             raise ValueError(f"`task` must be 'classification' or 'regression', got {task!r}.")
         folder = self.facts.require(root)
-        label = "class" if task == "classification" else "rating"
-        with tempfile.TemporaryDirectory() as scratch:
-            file = os.path.join(scratch, "sentiment.csv")
-            with open(file, "w", encoding="utf-8", newline="") as opened:
-                writer = csv.writer(opened)
-                writer.writerow(("domain", "document", "rating", "class", "text"))
-                writer.writerows(
-                    row for row in _read(folder) if label == "rating" or row[3] is not None
-                )
-            super().__init__(
-                file,
-                label=label,
-                group="document",
-                task=task,
-                inputs=inputs,
-                size=size,
-                length=length,
-                weights=weights,
-                name=self.facts.key,
-            )
+        rated = task == "regression"
+        rows = [row for row in _read(folder) if rated or row.label is not None]
+        classes = ["rating"] if rated else ["negative", "positive"]
+        ratings = torch.tensor([row.rating for row in rows])
+        super().__init__(
+            [row.text for row in rows],
+            [row.domain for row in rows],
+            ratings if rated else (ratings > 0).long(),
+            name=self.facts.key,
+            classes=classes,
+            groups=[row.document for row in rows],
+            inputs=inputs,
+            size=size,
+            length=length,
+            weights=weights,
+        )
 
     @classmethod
     def survey(cls, root: str | Path) -> Survey:
@@ -159,16 +131,14 @@ class Sentiment(Texts):
             What was found.
         """
         counts: dict[str, Counter[str]] = {name: Counter() for name in cls.facts.domains}
-        for domain, _, _, label, _ in _read(cls.facts.require(root)):
-            if label is not None:
-                counts[domain][label] += 1
-        survey = Survey(counts, [])
-        survey.faults += cls.facts.differences(survey.totals, len(survey.classes))
-        return survey
+        for row in _read(cls.facts.require(root)):
+            if row.label is not None:
+                counts[row.domain][row.label] += 1
+        return cls.facts.survey(counts)
 
 
-def _read(folder: Path) -> Iterator[tuple[str, str, float, str | None, str]]:
-    """Domain, document, rating, class and text of each sentence."""
+def _read(folder: Path) -> Iterator[_Rated]:
+    """The sentences that have words."""
     for domain, name in _FILES.items():
         for number, line in enumerate((folder / name).read_text("utf-8").splitlines(), 1):
             cells = line.split("\t")
@@ -182,4 +152,4 @@ def _read(folder: Path) -> Iterator[tuple[str, str, float, str | None, str]]:
             if not words(text):
                 continue
             label = None if rating == 0 else "positive" if rating > 0 else "negative"
-            yield domain, f"{domain}-{place.partition('_')[0]}", rating, label, text
+            yield _Rated(text, domain, f"{domain}-{place.partition('_')[0]}", rating, label)
